@@ -1,0 +1,111 @@
+"""Names of findings: when do two hospitals mean the same thing?
+
+Two columns match if their canonical names are equal. Spelling (case, underscores, hyphens, spaces) never matters; a
+short list of aliases adds the synonyms that public data sets use. A study overrides any of it under
+``[findings.aliases]``. Sides and near-synonyms stay apart on purpose: "Pleural Effusion Left" is not "Pleural
+Effusion", and "Normal" (a class of children's radiographs) is not "No Finding" (a statement of a report).
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+from polyhead.errors import StudyError
+
+__all__ = ["canonical_name", "closest", "match_findings", "shared_findings"]
+
+_BUILT_IN = {
+    "effusion": "Pleural Effusion",
+    "infiltrate": "Infiltration",
+    "infiltrates": "Infiltration",
+    "pulmonary fibrosis": "Fibrosis",
+    "pulmonary edema": "Edema",
+    "oedema": "Edema",
+    "pulmonary oedema": "Edema",
+    "enlarged heart": "Cardiomegaly",
+    "pleural thickening": "Pleural Thickening",
+    "no findings": "No Finding",
+}
+
+
+def canonical_name(name: str, aliases: Mapping[str, str] | None = None) -> str:
+    """Return the name under which `name` is compared between sites.
+
+    Parameters
+    ----------
+    name
+        A finding as a site spells it.
+    aliases
+        The study's own synonyms, ``{spelling: name to compare under}``. They win over the built-in ones, so
+        ``{"Effusion": "Effusion"}`` keeps effusion apart from pleural effusion.
+
+    Examples
+    --------
+    >>> canonical_name("pleural_effusion") == canonical_name("Effusion")
+    True
+    >>> canonical_name("Normal") == canonical_name("No Finding")
+    False
+    """
+    plain = _plain(name)
+    for spelling, target in (aliases or {}).items():
+        if _plain(spelling) == plain:
+            return _titled(_plain(target))
+    return _titled(_plain(_BUILT_IN.get(plain, plain)))
+
+
+def match_findings(
+    findings: Mapping[str, Iterable[str]], aliases: Mapping[str, str] | None = None
+) -> dict[str, dict[str, str]]:
+    """Line the sites' findings up by canonical name.
+
+    Parameters
+    ----------
+    findings
+        For each site, the findings it annotates, in its own spelling.
+    aliases
+        As in `canonical_name`.
+
+    Returns
+    -------
+    dict
+        ``{canonical name: {site: the site's own spelling}}``, in alphabetical order of the canonical names.
+
+    Raises
+    ------
+    StudyError
+        If two findings of one site have the same canonical name.
+    """
+    matched: dict[str, dict[str, str]] = {}
+    for site, names in findings.items():
+        for name in names:
+            spellings = matched.setdefault(canonical_name(name, aliases), {})
+            if site in spellings:
+                raise StudyError(
+                    f"site {site}: findings {spellings[site]!r} and {name!r} both mean "
+                    f"{canonical_name(name, aliases)!r}. Leave one out under 'findings' of the site, or keep them "
+                    f"apart in the study: [findings.aliases] with {name!r} = {name!r}."
+                )
+            spellings[site] = name
+    return dict(sorted(matched.items()))
+
+
+def shared_findings(findings: Mapping[str, Iterable[str]], aliases: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the canonical names that every site annotates, in alphabetical order; empty if there are none."""
+    matched = match_findings(findings, aliases)
+    return tuple(name for name, spellings in matched.items() if len(spellings) == len(findings))
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return a hint for a name that was not found: the nearest known ones, or all of them if none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.casefold(), [k.casefold() for k in known], n=3, cutoff=0.6)
+    nearest = [k for k in known if k.casefold() in near]
+    return f"closest: {', '.join(nearest)}" if nearest else f"known: {', '.join(known) or 'none'}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
+
+
+def _titled(plain: str) -> str:
+    return " ".join(word[:1].upper() + word[1:] for word in plain.split(" "))

@@ -97,10 +97,9 @@ def shared_findings(findings: Mapping[str, Iterable[str]], aliases: Mapping[str,
 
 def closest(name: str, known: Iterable[str]) -> str:
     """Return a hint for a name that was not found: the nearest known ones, or all of them if none is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name.casefold(), [k.casefold() for k in known], n=3, cutoff=0.6)
-    nearest = [k for k in known if k.casefold() in near]
-    return f"closest: {', '.join(nearest)}" if nearest else f"known: {', '.join(known) or 'none'}"
+    by_plain = {_plain(one): one for one in sorted(known)}
+    near = [by_plain[plain] for plain in difflib.get_close_matches(_plain(name), by_plain, n=3, cutoff=0.6)]
+    return f"closest: {', '.join(near)}" if near else f"known: {', '.join(by_plain.values()) or 'none'}"
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,99 @@
+"""From the study's sites to images and labels in memory: manifests, limits, pixel caches."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from polyhead.config import StudyConfig, StudySite
+from polyhead.errors import ManifestError
+from polyhead.federation.site import Site
+from polyhead.findings import canonical_name
+from polyhead.imaging.prepare import PixelCache, prepare
+from polyhead.manifest import Manifest, label_counts, limit_training, read_manifest, select_findings, take_shard
+from polyhead.training.dataset import load_split
+
+__all__ = ["SiteSource", "count_labels", "open_site", "read_site", "site_for", "warn_about_labels"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SiteSource:
+    """A site of a study before a method has chosen findings: its table and its pixels."""
+
+    name: str
+    manifest: Manifest
+    cache: PixelCache
+
+
+def read_site(site: StudySite) -> Manifest:
+    """Read a site's manifest and narrow it to what the study asks for.
+
+    Raises
+    ------
+    ManifestError
+        If the manifest is faulty, lacks a finding, or has no image left in a split.
+    """
+    try:
+        manifest = read_manifest(site.manifest)
+        manifest = select_findings(manifest, site.findings or manifest.findings)
+        if site.shard:
+            index, count = map(int, site.shard.split("/"))
+            manifest = take_shard(manifest, index, count)
+        if site.train_images:
+            manifest = limit_training(manifest, site.train_images)
+    except ManifestError as problem:
+        raise ManifestError(f"site {site.name}: {problem}") from problem
+    for split in ("val", "test"):
+        if not manifest.split(split).height:
+            raise ManifestError(f"site {site.name}: no image is left in {split!r} with shard {site.shard!r}.")
+    return manifest
+
+
+def open_site(
+    site: StudySite, manifest: Manifest, study: StudyConfig, progress: Callable[[int, int], None] | None
+) -> SiteSource:
+    """Build a site's pixel cache, or reuse it; the cache covers the whole manifest file, for all who share it."""
+    whole = read_manifest(site.manifest)
+    cache = prepare(whole, study.cache or site.manifest.parent, study.model.image_size, progress=progress)
+    for image, reason in list(cache.bad.items())[:5]:
+        _log.warning("site %s: %s is left out: %s", site.name, image, reason)
+    return SiteSource(site.name, manifest, cache)
+
+
+def site_for(source: SiteSource, findings: Sequence[str], aliases: Mapping[str, str]) -> Site:
+    """Give a site's images with labels for the findings that a method trains."""
+    manifest = select_findings(source.manifest, findings)
+    train, val, test = (load_split(manifest, source.cache, split) for split in ("train", "val", "test"))
+    canonical = tuple(canonical_name(finding, aliases) for finding in findings)
+    return Site(source.name, tuple(findings), canonical, train, val, test)
+
+
+def count_labels(manifests: Mapping[str, Manifest], aliases: Mapping[str, str]) -> pl.DataFrame:
+    """Return the contents of ``sites.csv``: labels a site, finding and split, with canonical names."""
+    parts = []
+    for site, manifest in manifests.items():
+        counts = label_counts(manifest)
+        canonical = [canonical_name(finding, aliases) for finding in counts["finding"]]
+        parts.append(
+            counts.select(
+                pl.lit(site).alias("site"),
+                "finding",
+                pl.Series("canonical", canonical),
+                pl.exclude("finding"),
+            )
+        )
+    return pl.concat(parts)
+
+
+def warn_about_labels(counts: pl.DataFrame) -> None:
+    """Say which findings a site cannot learn from: never annotated, or of one class only."""
+    for row in counts.filter(pl.col("split") == "train").iter_rows(named=True):
+        where = f"site {row['site']}, finding {row['finding']!r}"
+        if row["positives"] + row["negatives"] == 0:
+            _log.warning("%s: no training image is annotated; the finding is masked.", where)
+        elif row["positives"] == 0 or row["negatives"] == 0:
+            only = "positive" if row["positives"] else "negative"
+            _log.warning("%s: all annotated training images are %s; nothing can be learned from it.", where, only)

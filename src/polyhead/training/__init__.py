@@ -1,0 +1,1 @@
+"""One site's model and how it is trained; knows nothing of other sites."""

@@ -1,0 +1,93 @@
+"""A split of a site's images and labels, and the order in which training goes through them.
+
+The order is a function of (seed, site, step) alone: nothing needs to be remembered to go on after an interruption, and
+every method shows a site the same images at the same step.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from polyhead.imaging.prepare import PixelCache
+from polyhead.manifest import Manifest
+from polyhead.seeds import derive_seed
+
+__all__ = ["SplitData", "batch_rows", "image_batch", "load_split"]
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """Images and labels of one split of one site.
+
+    Attributes
+    ----------
+    pixels
+        The site's pixel cache, shape ``(images of all splits, size, size)``, uint8; may be larger than memory.
+    rows
+        Rows of `pixels` that belong to the split, shape ``(n,)``.
+    labels
+        Shape ``(n, findings)``, float32: 1, 0 or NaN (not annotated).
+    images, patients
+        Name and patient of each image.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.float32]
+    images: tuple[str, ...]
+    patients: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def load_split(manifest: Manifest, cache: PixelCache, split: str) -> SplitData:
+    """Join one split of a manifest with its pixels; images that could not be read are left out."""
+    frame = manifest.split(split)
+    frame = frame.filter(~frame["image"].is_in(list(cache.bad)))
+    images = tuple(frame["image"])
+    return SplitData(
+        pixels=cache.images,
+        rows=cache.rows(images),
+        labels=frame.select(manifest.findings).to_numpy().astype(np.float32),
+        images=images,
+        patients=tuple(frame["patient_id"]),
+    )
+
+
+def batch_rows(n: int, batch_size: int, step: int, *seed_parts: str | int) -> NDArray[np.int64]:
+    """Return the images of one training step, as indices below `n`.
+
+    Training walks through one shuffle of all images after the other without a break, so every batch is full (a
+    left-over batch of one would break BatchNorm) and every image is seen equally often, give or take one.
+
+    Parameters
+    ----------
+    step
+        Number of the optimizer step since the start of the study, from 0.
+    seed_parts
+        What the order depends on: the study's seed and the site.
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // n
+    order_seed = derive_seed("order", *seed_parts)
+    orders = np.concatenate([_epoch_order(n, order_seed, epoch) for epoch in range(epochs[0], epochs[-1] + 1)])
+    rows: NDArray[np.int64] = orders[positions - epochs[0] * n]
+    return rows
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def image_batch(split: SplitData, indices: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    """Return images as float32, shape ``(n, 1, size, size)``: grey levels 0 to 255 become -2 to 2.
+
+    The constants are fixed, not estimated: no statistic of a site's images has to be shared or stored.
+    """
+    pixels = torch.from_numpy(split.pixels[split.rows[indices]]).to(device)
+    return (pixels.unsqueeze(1).to(torch.float32) / 63.75 - 2).to(memory_format=torch.channels_last)

@@ -1,0 +1,92 @@
+"""Training at one site: some optimizer steps on its own images. The only training loop there is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from polyhead.config import Training
+from polyhead.seeds import derive_seed
+from polyhead.training.augment import augment
+from polyhead.training.dataset import SplitData, batch_rows, image_batch
+from polyhead.training.loss import masked_bce, positive_weights
+from polyhead.training.model import SiteModel
+from polyhead.training.optimizer import build_optimizer, learning_rate, optimizer_tensors
+
+__all__ = ["Stretch", "train_locally"]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A stretch of optimizer steps.
+
+    Attributes
+    ----------
+    first_step, steps
+        Number of the first step since the start of the schedule, from 0, and how many to take.
+    total_steps
+        Length of the schedule, over which the learning rate falls to 0.
+    seed_parts
+        What all chance depends on: the study's seed and the site.
+    head_only
+        Train the head; leave the backbone as it is, BatchNorm statistics included.
+    """
+
+    first_step: int
+    steps: int
+    total_steps: int
+    seed_parts: tuple[str | int, ...]
+    head_only: bool = False
+
+
+def train_locally(
+    model: SiteModel,
+    data: SplitData,
+    training: Training,
+    stretch: Stretch,
+    optimizer_state: Mapping[str, torch.Tensor],
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """Train a model in place.
+
+    Parameters
+    ----------
+    optimizer_state
+        As returned by the stretch before; empty at the start.
+
+    Returns
+    -------
+    float
+        Mean training loss of the steps.
+    dict
+        The optimizer's state after them.
+    """
+    trained = model.head if stretch.head_only else model
+    device = model.head.weight.device
+    optimizer = build_optimizer(trained, training, optimizer_state)
+    pos_weight = torch.from_numpy(positive_weights(data.labels)).to(device)
+    model.backbone.requires_grad_(not stretch.head_only)
+    model.eval()
+    trained.train()
+    total_loss = torch.zeros((), device=device)
+    # Dropout draws from the global generator; it gets a seed of its own here and is put back afterwards.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive_seed("dropout", *stretch.seed_parts, stretch.first_step))
+        for step in range(stretch.first_step, stretch.first_step + stretch.steps):
+            images, labels = _batch(data, training, step, stretch.seed_parts, device)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, stretch.total_steps, training.learning_rate)
+            loss = masked_bce(model(images), labels, pos_weight)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            total_loss += loss.detach()
+    return total_loss.item() / stretch.steps, optimizer_tensors(trained, optimizer)
+
+
+def _batch(
+    data: SplitData, training: Training, step: int, seed_parts: tuple[str | int, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    indices = batch_rows(len(data), training.batch_size, step, *seed_parts)
+    generator = torch.Generator().manual_seed(derive_seed("augment", *seed_parts, step))
+    images = augment(image_batch(data, indices, device), training.augment, generator)
+    return images, torch.from_numpy(data.labels[indices]).to(device)

@@ -1,0 +1,56 @@
+"""Tiny sites that every part of the suite can train on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyhead.config import Augmentation, Federation, Model, Training
+from polyhead.federation.site import Plan, Site
+from polyhead.training.dataset import SplitData
+
+TINY = Model(backbone="resnet10", width=0.125, image_size=32)
+PLAIN = Augmentation(rotation=0, shift=0, scale=0, contrast=0, noise=0)
+
+
+def make_split(n: int, findings: int, seed: int, size: int = 32) -> SplitData:
+    """Images of noise, brighter in the rows of the findings that they show; two images a patient."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (n, findings)).astype(np.float32)
+    pixels = rng.integers(0, 120, (n, size, size))
+    for finding in range(findings):
+        pixels[:, 4 * finding : 4 * finding + 4, :] += (labels[:, finding, None, None] * 80).astype(int)
+    names = tuple(f"{seed}-{index}.png" for index in range(n))
+    patients = tuple(f"{seed}-{index // 2}" for index in range(n))
+    return SplitData(pixels.astype(np.uint8), np.arange(n), labels, names, patients)
+
+
+def make_site(name: str, findings: Sequence[str], n: int = 24, seed: int = 0) -> Site:
+    """A site of `n` training images and half as many for validation and test."""
+    splits = [make_split(size, len(findings), 1000 * seed + part) for part, size in enumerate((n, n // 2, n // 2))]
+    return Site(name, tuple(findings), tuple(findings), *splits)
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return Plan(7, Federation(rounds=3, local_steps=2), Training(batch_size=8, device="cpu"))
+
+
+@pytest.fixture
+def two_sites() -> list[Site]:
+    return [make_site("a", ["Edema", "Mass"], 24, 1), make_site("b", ["Nodule"], 16, 2)]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Give the manifest of a site of real radiographs; skip the test, saying so, where it is absent."""
+    root = Path(__file__).parents[2] / "shared" / "data"
+
+    def manifest(site: str) -> Path:
+        path = root / site / "manifest.csv"
+        if not path.exists():
+            pytest.skip(f"no real radiographs: {path} is absent")
+        return path
+
+    return manifest

@@ -1,0 +1,64 @@
+"""When two names mean the same finding."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyhead.errors import StudyError
+from polyhead.findings import canonical_name, closest, match_findings, shared_findings
+
+
+@pytest.mark.parametrize(
+    "name", ["Effusion", "Pleural Effusion", "pleural_effusion", "PLEURAL-EFFUSION ", "pleural  effusion"]
+)
+def test_spellings_of_effusion_are_one(name: str) -> None:
+    assert canonical_name(name) == "Pleural Effusion"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Normal", "No Finding"),
+        ("Pleural Effusion Left", "Pleural Effusion Right"),
+        ("Pleural Effusion Left", "Pleural Effusion"),
+        ("Pneumonia", "Viral Pneumonia"),
+        ("Mass", "Nodule"),
+        ("Cardiomegaly", "Enlarged Cardiomediastinum"),
+    ],
+)
+def test_different_things_stay_apart(one: str, other: str) -> None:
+    assert canonical_name(one) != canonical_name(other)
+
+
+@given(st.text(max_size=30))
+def test_a_canonical_name_is_its_own_canonical_name(name: str) -> None:
+    once = canonical_name(name)
+    assert canonical_name(once) == once
+
+
+def test_the_study_can_match_and_unmatch() -> None:
+    assert canonical_name("Normal", {"normal": "No Finding"}) == canonical_name("No Finding")
+    assert canonical_name("Effusion", {"Effusion": "Effusion"}) != canonical_name("Pleural Effusion")
+
+
+def test_matching_lines_spellings_up() -> None:
+    sites = {"a": ["Effusion", "Mass"], "b": ["pleural effusion"]}
+    assert match_findings(sites) == {
+        "Mass": {"a": "Mass"},
+        "Pleural Effusion": {"a": "Effusion", "b": "pleural effusion"},
+    }
+    assert shared_findings(sites) == ("Pleural Effusion",)
+    assert shared_findings({"a": ["Mass"], "b": ["Nodule"]}) == ()
+
+
+def test_two_columns_of_one_site_for_one_finding_are_refused_with_the_remedy() -> None:
+    with pytest.raises(StudyError, match=r"site a: findings 'Effusion' and 'Pleural Effusion' both mean"):
+        match_findings({"a": ["Effusion", "Pleural Effusion"]})
+    aliases = {"Pleural Effusion": "Pleural Effusion", "Effusion": "Effusion"}
+    assert len(match_findings({"a": ["Effusion", "Pleural Effusion"]}, aliases)) == 2
+
+
+def test_closest_names_near_ones_or_all() -> None:
+    assert closest("Efusion", ["Effusion", "Mass"]) == "closest: Effusion"
+    assert closest("xyz", ["Mass", "Edema"]) == "known: Edema, Mass"
+    assert closest("xyz", []) == "known: none"

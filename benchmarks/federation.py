@@ -1,0 +1,113 @@
+"""What federation costs beside training, as ratios to a bare peer in the same run.
+
+    python benchmarks/federation.py
+
+1. One round of five sites with a ResNet-50 and no training, against a loop of ``load_state_dict`` and averaging.
+2. The rounds of ``examples/small_hospital.toml`` (two sites, 5 steps a round), against the same optimizer steps without
+   federation. The images are noise; their content costs nothing.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from polyhead.config import Federation, Model, Training
+from polyhead.federation.aggregate import SiteUpdate, weighted_mean
+from polyhead.federation.sharing import Sharing
+from polyhead.federation.simulate import simulate
+from polyhead.federation.site import Plan, Site
+from polyhead.federation.start import build_models, initial_state
+from polyhead.training.dataset import SplitData
+from polyhead.training.local import Stretch, train_locally
+from polyhead.training.model import SiteModel, load_state, model_state
+
+FFL = Sharing(backbone=True, batch_norm=True, head=False)
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    round_cost = paired_ratio(*resnet50_round(), repeats=7)
+    print(f"round of five ResNet-50 sites without training / bare loop: {round_cost}")
+    training_cost = paired_ratio(*small_hospital(), repeats=5)
+    print(f"small_hospital's federation / same steps without it: {training_cost}")
+
+
+def paired_ratio(ours: Callable[[], object], peer: Callable[[], object], repeats: int) -> str:
+    """Time both in turn; the median ratio of the pairs is little moved by a busy machine."""
+    ours()
+    peer()
+    ratios, seconds = [], []
+    for _ in range(repeats):
+        a, b = timed(ours), timed(peer)
+        ratios.append(a / b)
+        seconds.append((a, b))
+    a, b = (statistics.median(column) for column in zip(*seconds, strict=True))
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}; medians {a:.2f} s, {b:.2f} s)"
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def resnet50_round() -> tuple[Callable[[], object], Callable[[], object]]:
+    """Our path of a round (load, copy, check, average in float64), and the shortest loop, in float32, without checks."""
+    sites = [site(name, 4, ["Edema"]) for name in "abcde"]
+    models = build_models(sites, Model(backbone="resnet50", image_size=32), FFL, 0, CPU)
+    start = initial_state(models, FFL)
+
+    def ours() -> None:
+        def updates() -> Iterator[SiteUpdate]:
+            for name, model in models.items():
+                load_state(model, {**start.shared, **start.private[name].model})
+                state = model_state(model)
+                yield SiteUpdate(name, 0, 4, 0.5, {entry: state[entry] for entry in start.shared})
+
+        weighted_mean(updates(), start.shared, "equal")
+
+    def bare() -> None:
+        mean: dict[str, torch.Tensor] = {}
+        for name, model in models.items():
+            model.load_state_dict({**start.shared, **start.private[name].model})
+            for entry, tensor in model.state_dict().items():
+                part = tensor / len(models)
+                mean[entry] = mean[entry].add_(part) if entry in mean else part
+
+    return ours, bare
+
+
+def small_hospital() -> tuple[Callable[[], object], Callable[[], object]]:
+    sites = [site("small", 150, ["Viral Pneumonia"]), site("large", 2000, ["Bacterial Pneumonia"])]
+    settings = Model(backbone="resnet18", width=0.5, image_size=64)
+    plan = Plan(0, Federation(rounds=8, local_steps=5), Training(device="cpu"))
+
+    def federated() -> None:
+        models = build_models(sites, settings, FFL, 0, CPU)
+        with tempfile.TemporaryDirectory() as folder:
+            simulate(sites, models, plan, initial_state(models, FFL), Path(folder), lambda row: None)
+
+    def alone() -> None:
+        for one in sites:
+            model: SiteModel = build_models([one], settings, FFL, 0, CPU)[one.name]
+            train_locally(model, one.train, plan.training, Stretch(0, 40, 40, (0, one.name)), {})
+
+    return federated, alone
+
+
+def site(name: str, images: int, findings: list[str]) -> Site:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, 64, 64), dtype=np.uint8)
+    labels = rng.integers(0, 2, (images, len(findings))).astype(np.float32)
+    names = tuple(map(str, range(images)))
+    split = SplitData(pixels, np.arange(images), labels, names, names)
+    return Site(name, tuple(findings), tuple(findings), split, split, split)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""A run directory, read for the report: its tables checked, and put into the study's order.
+
+The order of rows in the files never matters: methods and sites follow the study file, findings the site's own list, or
+the alphabet where the study names none.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from polyhead.config import StudyConfig, parse_study
+from polyhead.errors import RunError
+
+__all__ = ["MEAN", "OVERALL", "Comparison", "Estimate", "RunTables", "load_run"]
+
+MEAN = "mean"  # as a finding: the mean over a site's findings
+OVERALL = "all"  # as a seed: the mean over the seeds
+
+_COLUMNS = {
+    "sites.csv": ("site finding canonical split", "positives negatives blank images patients"),
+    "rounds.csv": ("method seed site status", "round loss seconds bytes_up bytes_down"),
+    "metrics.csv": ("method seed site finding metric", "value low high positives negatives patients"),
+    "comparisons.csv": ("method reference site finding metric", "difference low high p p_holm"),
+}
+_EVALUATED = ("metrics.csv", "comparisons.csv")
+_NOT_AVAILABLE = ("na", "nan", "null", "none")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A row of ``metrics.csv``; what is not available is None."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    positives: float | None
+    negatives: float | None
+    patients: float | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of ``comparisons.csv``; what is not available is None."""
+
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_holm: float | None
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """A run, as the report sees it.
+
+    Attributes
+    ----------
+    folder, study, toml, environment
+        Where it lies, its settings, the study file's text and the contents of ``environment.json``.
+    methods, seeds, sites
+        In the study's order; only what was evaluated.
+    findings
+        For each site its findings, in its own spelling.
+    counts, rounds
+        ``sites.csv`` and ``rounds.csv``.
+    metrics
+        By (method, seed, site, finding, metric).
+    comparisons
+        Differences in AUROC by (method, reference, site, finding).
+    """
+
+    folder: Path
+    study: StudyConfig
+    toml: str
+    environment: dict[str, Any]
+    methods: tuple[str, ...]
+    seeds: tuple[str, ...]
+    sites: tuple[str, ...]
+    findings: dict[str, tuple[str, ...]]
+    counts: pl.DataFrame
+    rounds: pl.DataFrame
+    metrics: dict[tuple[str, str, str, str, str], Estimate]
+    comparisons: dict[tuple[str, str, str, str], Comparison]
+
+    def metric(self, method: str, seed: str, site: str, finding: str, metric: str) -> Estimate | None:
+        """Return one number with its interval, or None if the method does not predict that finding there."""
+        return self.metrics.get((method, seed, site, finding, metric))
+
+    def averaged(self, method: str, site: str) -> int:
+        """Count the findings that a method's mean at a site goes over; two means over other findings do not compare."""
+        found = (self.metric(method, OVERALL, site, finding, "auroc") for finding in self.findings[site])
+        return sum(one is not None and one.value is not None for one in found)
+
+
+def load_run(folder: Path) -> RunTables:
+    """Read what the report shows.
+
+    Raises
+    ------
+    RunError
+        A file is missing or cannot be read: its name, what is wrong, and the command that makes it.
+    """
+    toml = _read_text(folder, "study.toml")
+    study = parse_study(toml, folder, str(folder / "study.toml"))
+    counts, rounds = _read_table(folder, "sites.csv"), _read_table(folder, "rounds.csv")
+    metrics = _with_overall(folder, _read_table(folder, "metrics.csv"))
+    methods = _ordered(metrics["method"], study.methods)
+    sites = _ordered(metrics["site"], [site.name for site in study.site])
+    return RunTables(
+        folder=folder,
+        study=study,
+        toml=toml,
+        environment=_read_environment(folder),
+        methods=methods,
+        seeds=_ordered(metrics.filter(pl.col("seed") != OVERALL)["seed"], [str(seed) for seed in study.seeds]),
+        sites=sites,
+        findings={site: _findings(study, site, counts, metrics) for site in sites},
+        counts=counts,
+        rounds=rounds,
+        metrics=_estimates(metrics),
+        comparisons=_comparisons(folder, several=len(methods) > 1),
+    )
+
+
+def _estimates(metrics: pl.DataFrame) -> dict[tuple[str, str, str, str, str], Estimate]:
+    keys = metrics.select("method", "seed", "site", "finding", "metric").rows()
+    return {key: Estimate(*row) for key, row in zip(keys, _numbers(metrics, Estimate).rows(), strict=True)}
+
+
+def _comparisons(folder: Path, several: bool) -> dict[tuple[str, str, str, str], Comparison]:
+    """Read the comparisons of AUROC; a study of one method need not have the file."""
+    if not several and not (folder / "comparisons.csv").exists():
+        return {}
+    table = _read_table(folder, "comparisons.csv").filter(pl.col("metric") == "auroc")
+    keys = table.select("method", "reference", "site", "finding").rows()
+    return {key: Comparison(*row) for key, row in zip(keys, _numbers(table, Comparison).rows(), strict=True)}
+
+
+def _numbers(table: pl.DataFrame, row: type[Estimate] | type[Comparison]) -> pl.DataFrame:
+    return table.select(*row.__dataclass_fields__)
+
+
+def _with_overall(folder: Path, metrics: pl.DataFrame) -> pl.DataFrame:
+    """Let a single seed stand for all of them if the table has no rows of its own for that."""
+    if (metrics["seed"] == OVERALL).any():
+        return metrics
+    if metrics["seed"].n_unique() != 1:
+        raise RunError(
+            f"{folder / 'metrics.csv'}: no rows with seed 'all'. Make them: {_command('metrics.csv', folder)}"
+        )
+    return pl.concat([metrics, metrics.with_columns(pl.lit(OVERALL).alias("seed"))])
+
+
+def _findings(study: StudyConfig, site: str, counts: pl.DataFrame, metrics: pl.DataFrame) -> tuple[str, ...]:
+    named = next((one.findings for one in study.site if one.name == site), None)
+    seen = [table.filter(pl.col("site") == site)["finding"] for table in (counts, metrics)]
+    return _ordered((name for names in seen for name in names if name != MEAN), named or [])
+
+
+def _ordered(found: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:
+    """Return the distinct values of `found`: those of `first` in its order, then the others by name."""
+    values = set(found)
+    return (*(name for name in first if name in values), *sorted(values - set(first)))
+
+
+def _read_environment(folder: Path) -> dict[str, Any]:
+    try:
+        environment = json.loads(_read_text(folder, "environment.json"))
+    except json.JSONDecodeError as problem:
+        raise RunError(f"{folder / 'environment.json'}: not valid JSON ({problem}).") from problem
+    if not isinstance(environment, dict):
+        raise RunError(f"{folder / 'environment.json'}: found a {type(environment).__name__}; an object is needed.")
+    return environment
+
+
+def _read_text(folder: Path, name: str) -> str:
+    _require(folder, name)
+    try:
+        return (folder / name).read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RunError(f"{folder / name}: cannot be read as UTF-8 text ({problem}).") from problem
+
+
+def _read_table(folder: Path, name: str) -> pl.DataFrame:
+    _require(folder, name)
+    try:
+        table = pl.read_csv(folder / name, infer_schema=False)
+    except (OSError, PolarsError) as problem:
+        raise RunError(f"{folder / name}: cannot be read as CSV ({problem}).") from problem
+    text, numeric = (columns.split() for columns in _COLUMNS[name])
+    missing = [column for column in (*text, *numeric) if column not in table.columns]
+    if missing:
+        raise RunError(f"{folder / name}: no column {missing[0]!r}. Make the file again: {_command(name, folder)}")
+    for column in text:
+        _refuse(folder / name, table[column], table[column].is_null(), "Allowed: any text")
+    typed = table.select(*text, *(_as_number(folder / name, table[column]) for column in numeric))
+    if name != "rounds.csv":  # the one table whose rows may repeat: a round that was taken up again
+        key = [column for column in text if column != "canonical"]
+        _refuse(folder / name, table[key[0]], table.select(key).is_duplicated(), f"One row for each {', '.join(key)}")
+    return typed
+
+
+def _as_number(path: Path, column: pl.Series) -> pl.Series:
+    known = column.set(column.str.to_lowercase().is_in(_NOT_AVAILABLE), None)
+    number = known.cast(pl.Float64, strict=False)
+    _refuse(path, column, known.is_not_null() & ~number.is_finite().fill_null(False), "Allowed: finite numbers or NA")
+    return number
+
+
+def _refuse(path: Path, column: pl.Series, bad: pl.Series, allowed: str) -> None:
+    if bad.any():
+        row = bad.arg_true()[0]
+        raise RunError(f"{path}, row {row + 1}, column {column.name!r}: {column[row]!r}. {allowed}.")
+
+
+def _require(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise RunError(f"{folder / name}: missing. Make it: {_command(name, folder)}")
+
+
+def _command(name: str, folder: Path) -> str:
+    return f"polyhead evaluate {folder}" if name in _EVALUATED else f"polyhead run STUDY.toml --out {folder}"

@@ -1,0 +1,148 @@
+"""Numbers and findings of a study in plain words; gains, losses and nulls in the same form."""
+
+from collections.abc import Sequence
+
+from polyhead.report.load import MEAN, OVERALL, Comparison, Estimate, RunTables
+
+__all__ = [
+    "METHODS",
+    "NOT_AVAILABLE",
+    "compared",
+    "difference",
+    "directions",
+    "headlines",
+    "interval",
+    "number",
+    "p_value",
+    "quantity",
+    "verdict",
+    "verdicts",
+    "whole",
+]
+
+NOT_AVAILABLE = "NA"
+
+METHODS = {
+    "local": "training alone",
+    "conventional": "conventional federated learning",
+    "ffl": "flexible federated learning",
+    "surgical": "surgical aggregation",
+    "central": "training on the pooled data",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return `value` rounded, or NA; a negative number has a true minus, zero has no sign."""
+    if value is None:
+        return NOT_AVAILABLE
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def whole(value: float | None) -> str:
+    """Return a count with thin spaces between the thousands."""
+    return NOT_AVAILABLE if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def quantity(value: float | None, noun: str) -> str:
+    """Return a count with its noun, in the plural where it should be."""
+    return f"{whole(value)} {noun if value == 1 else noun + 's'}"
+
+
+def difference(value: float | None) -> str:
+    """Return a rounded difference with its sign."""
+    text = number(value)
+    return f"+{text}" if value is not None and value > 0 and float(text) != 0 else text
+
+
+def interval(estimate: Estimate | Comparison) -> str:
+    """Return ``value (low to high)``, or NA."""
+    show = difference if isinstance(estimate, Comparison) else number
+    value = estimate.difference if isinstance(estimate, Comparison) else estimate.value
+    if value is None or estimate.low is None or estimate.high is None:
+        return show(value)
+    return f"{show(value)} ({show(estimate.low)} to {show(estimate.high)})"
+
+
+def p_value(p: float | None) -> str:
+    """Return a rounded p-value; never zero."""
+    return "<0.001" if p is not None and p < 0.0005 else number(p)
+
+
+def verdict(comparison: Comparison | None) -> str:
+    """Return ``gains``, ``loses`` or ``cannot tell``, by whether the interval leaves out zero; or ``not compared``."""
+    if comparison is None or comparison.low is None or comparison.high is None:
+        return "not compared"
+    if comparison.low > 0:
+        return "gains"
+    return "loses" if comparison.high < 0 else "cannot tell"
+
+
+def compared(run: RunTables) -> tuple[str, tuple[str, ...]]:
+    """Return the study's last compared method, and the methods it is compared with."""
+    subjects = {method for method, *_ in run.comparisons}
+    subject = next((method for method in reversed(run.methods) if method in subjects), run.methods[-1])
+    references = {reference for method, reference, *_ in run.comparisons if method == subject}
+    return subject, tuple(method for method in run.methods if method in references)
+
+
+def directions(subject: str, reference: str) -> tuple[str, str]:
+    """Return what a negative and a positive difference mean."""
+    if reference == "local":
+        return "better alone", "better together"
+    return f"{reference} better", f"{subject} better"
+
+
+def headlines(run: RunTables) -> list[str]:
+    """Return, for each comparison, at how many sites the method gains, loses, or cannot be told apart."""
+    subject, references = compared(run)
+    return [_headline(run, subject, reference) for reference in references]
+
+
+def _headline(run: RunTables, subject: str, reference: str) -> str:
+    results = [run.comparisons.get((subject, reference, site, MEAN)) for site in run.sites]
+    words = [word for word in map(verdict, results) if word != "not compared"]
+    ours, theirs = (METHODS.get(method, method) for method in (subject, reference))
+    if not words:
+        return f"No site has a finding on which {ours} and {theirs} could be compared."
+    return (
+        f"Against {theirs}, {ours} gains at {words.count('gains')} "
+        f"of {quantity(len(words), 'hospital')} and loses at {words.count('loses')}; "
+        f"at {words.count('cannot tell')} the data cannot tell."
+    )
+
+
+def verdicts(run: RunTables) -> list[dict[str, object]]:
+    """Return, for each site, a verdict on each comparison of its mean over findings."""
+    subject, references = compared(run)
+    return [
+        {
+            "site": site,
+            "patients": quantity(_patients(run, subject, site), "test patient"),
+            "results": [_result(run, subject, reference, site) for reference in references],
+        }
+        for site in run.sites
+    ]
+
+
+def _result(run: RunTables, subject: str, reference: str, site: str) -> dict[str, str]:
+    comparison = run.comparisons.get((subject, reference, site, MEAN))
+    against = METHODS.get(reference, reference)
+    if comparison is None or comparison.difference is None:
+        return {"against": against, "verdict": "not compared", "detail": "no finding that both methods predict"}
+    return {
+        "against": against,
+        "verdict": verdict(comparison),
+        "detail": f"{interval(comparison)}; p\xa0{_equals(p_value(comparison.p))}",
+    }
+
+
+def _equals(p: str) -> str:
+    return f"<\xa0{p[1:]}" if p.startswith("<") else f"=\xa0{p}"
+
+
+def _patients(run: RunTables, method: str, site: str) -> float | None:
+    estimates: Sequence[Estimate | None] = [
+        run.metric(method, OVERALL, site, finding, "auroc") for finding in (MEAN, *run.findings[site])
+    ]
+    return max((one.patients for one in estimates if one and one.patients is not None), default=None)

@@ -82,8 +82,8 @@ def _prepare(
             bad_budget=skip,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    for reason in pixels.bad.values():
-        console.print(f"left out: {reason}", markup=False)
+    for image, reason in pixels.bad.items():
+        console.print(f"left out: {image}: {reason}", markup=False)
     console.print(f"{manifest.frame.height - len(pixels.bad)} images of {size} x {size} are ready.")
 
 

@@ -55,10 +55,9 @@ def read_site(site: StudySite) -> Manifest:
 def open_site(
     site: StudySite, manifest: Manifest, study: StudyConfig, progress: Callable[[int, int], None] | None
 ) -> SiteSource:
-    """Build a site's pixel cache, or reuse it; the cache covers the whole manifest file, for all who share it."""
-    whole = read_manifest(site.manifest)
-    cache = prepare(whole, study.cache or site.manifest.parent, study.model.image_size, progress=progress)
-    for image, reason in list(cache.bad.items())[:5]:
+    """Build a site's pixel cache, or reuse it; it covers the whole manifest file, for all sites that share it."""
+    cache = prepare(manifest, study.cache or site.manifest.parent, study.model.image_size, progress=progress)
+    for image, reason in cache.bad.items():
         _log.warning("site %s: %s is left out: %s", site.name, image, reason)
     return SiteSource(site.name, manifest, cache)
 

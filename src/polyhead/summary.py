@@ -17,12 +17,14 @@ def print_summary(run: Path, console: Console) -> None:
     """Print the macro means of ``metrics.csv`` and ``comparisons.csv``: a line a site and method, and a difference."""
     about_mean = (pl.col("metric") == "auroc") & (pl.col("finding") == "mean")
     metrics = pl.read_csv(run / "metrics.csv", schema_overrides={"seed": pl.String, "site": pl.String})
-    table = _table("Mean test AUROC over findings [95 % interval over patients]", "site", "method", "AUROC", "patients")
+    table = _table("Mean test AUROC over each method's own findings", "site", "method", "AUROC [95 %]", "patients")
     for row in metrics.filter(about_mean & (pl.col("seed") == "all")).sort("site").iter_rows(named=True):
         _add(table, row["site"], row["method"], _interval(row, "value", "{:.3f}"), row["patients"])
     console.print(table)
     comparisons = pl.read_csv(run / "comparisons.csv", schema_overrides={"site": pl.String})
-    table = _table("Difference in that mean, paired by patient", "site", "comparison", "difference", "p")
+    table = _table(
+        "Difference over the findings of both, paired by patient", "site", "methods", "difference [95 %]", "p"
+    )
     for row in comparisons.filter(about_mean).sort("site", maintain_order=True).iter_rows(named=True):
         p = "NA" if row["p"] is None else f"{row['p']:.3f}"
         _add(table, row["site"], f"{row['method']} - {row['reference']}", _interval(row, "difference", "{:+.3f}"), p)

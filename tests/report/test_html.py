@@ -101,6 +101,8 @@ def small(p: str) -> str:
 def expected_verdict(row: dict[str, str]) -> str:
     if not row["low"]:
         return "NA"
+    if row["finding"] != "mean" and float(row["p_holm"]) >= 0.05:
+        return "cannot tell"
     return "gains" if float(row["low"]) > 0 else "loses" if float(row["high"]) < 0 else "cannot tell"
 
 

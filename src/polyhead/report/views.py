@@ -10,6 +10,7 @@ from polyhead.report.wording import (
     NOT_AVAILABLE,
     compared,
     difference,
+    finding_verdict,
     interval,
     number,
     p_value,
@@ -91,6 +92,7 @@ def _comparison_groups(run: RunTables, method: str, reference: str) -> Iterator[
 
 
 def _comparison_row(finding: str, result: Comparison) -> Row:
+    judge = verdict if finding == MEAN else finding_verdict
     return {
         "finding": finding,
         "mean": finding == MEAN,
@@ -100,7 +102,7 @@ def _comparison_row(finding: str, result: Comparison) -> Row:
         "p": p_value(result.p),
         # Holm's correction is over findings; their mean is a question of its own.
         "p_holm": "" if finding == MEAN else p_value(result.p_holm),
-        "verdict": verdict(result) if result.difference is not None else NOT_AVAILABLE,
+        "verdict": judge(result) if result.difference is not None else NOT_AVAILABLE,
     }
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "compared",
     "difference",
     "directions",
+    "finding_verdict",
     "headlines",
     "interval",
     "number",
@@ -76,6 +77,15 @@ def verdict(comparison: Comparison | None) -> str:
     if comparison.low > 0:
         return "gains"
     return "loses" if comparison.high < 0 else "cannot tell"
+
+
+def finding_verdict(comparison: Comparison) -> str:
+    """Return the verdict on one finding among several, where an interval alone is too easily beyond zero by chance.
+
+    A gain or loss needs a p-value below 0.05 after Holm's correction as well.
+    """
+    significant = comparison.p_holm is not None and comparison.p_holm < 0.05
+    return verdict(comparison) if significant or verdict(comparison) == "not compared" else "cannot tell"
 
 
 def compared(run: RunTables) -> tuple[str, tuple[str, ...]]:

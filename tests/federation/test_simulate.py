@@ -1,5 +1,6 @@
 """Laws of the method, on sites that train in milliseconds."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from polyhead.config import Federation
 from polyhead.federation import start as start_module
-from polyhead.federation.aggregate import weighted_mean
+from polyhead.federation.aggregate import SiteUpdate, weighted_mean
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.sharing import NOTHING, Sharing
 from polyhead.federation.simulate import simulate
@@ -143,11 +144,13 @@ def _after_one_round(sites: list[Site], plan: Plan, sharing: Sharing) -> Snapsho
     models = build_models(sites, TINY, sharing, plan.seed, CPU)
     state = initial_state(models, sharing)
     private = dict(state.private)
-    updates = []
-    for site in sites:
-        update, private[site.name] = site_round(site, models[site.name], plan, 0, state.shared, private[site.name])
-        updates.append(update)
-    return Snapshot(1, weighted_mean(updates, state.shared, "equal"), private)
+
+    def updates() -> Iterator[SiteUpdate]:
+        for site in sites:
+            update, private[site.name] = site_round(site, models[site.name], plan, 0, state.shared, private[site.name])
+            yield update
+
+    return Snapshot(1, weighted_mean(updates(), state.shared, "equal"), private)
 
 
 @pytest.mark.parametrize("kept", ["keep", "reset"])

@@ -67,17 +67,20 @@ def weighted_mean(
     UpdateError
         If an update does not fit or is not finite; site and entry are named.
     """
-    sums = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in current.items()}
+    sums: dict[str, torch.Tensor] = {}
     total = 0
     for update in updates:
         check_update(update, current)
         weight = 1 if weighting == "equal" else update.examples
         for name, tensor in update.state.items():
-            sums[name].add_(tensor, alpha=weight)
+            if name in sums:
+                sums[name].add_(tensor, alpha=weight)
+            else:
+                sums[name] = tensor.to(torch.float64, copy=True).mul_(weight)
         total += weight
     if not total:
         return {name: tensor.clone() for name, tensor in current.items()}
-    return {name: _as_type(sums[name].div_(total), tensor.dtype) for name, tensor in current.items()}
+    return {name: _divide(sums.pop(name), total, tensor.dtype) for name, tensor in current.items()}
 
 
 def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> None:
@@ -105,10 +108,14 @@ def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> Non
                 f"{where}: {name} is {tensor.dtype} {tuple(tensor.shape)} instead of "
                 f"{wanted.dtype} {tuple(wanted.shape)}. Site and server must run the same study."
             )
-        # A sum is finite only if every summand is, and is several times cheaper than asking each.
-        if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float64).item()):
+        # A sum is finite only if every summand is, and is several times cheaper than asking each. Sums that overflow
+        # (1e38) have no place among weights either.
+        if tensor.is_floating_point() and not math.isfinite(tensor.sum().item()):
             raise UpdateError(f"{where}: {name} holds a value that is not finite. Lower the learning rate.")
 
 
-def _as_type(mean: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return mean.to(dtype) if dtype.is_floating_point else mean.round().to(dtype)
+def _divide(total: torch.Tensor, by: int, dtype: torch.dtype) -> torch.Tensor:
+    """Divide in float64 and round once, to `dtype`; in one pass over the memory where the type allows it."""
+    if dtype.is_floating_point:
+        return torch.div(total, by, out=torch.empty_like(total, dtype=dtype))
+    return (total / by).round().to(dtype)

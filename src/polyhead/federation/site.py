@@ -9,7 +9,7 @@ from polyhead.config import Federation, Training
 from polyhead.federation.aggregate import SiteUpdate
 from polyhead.training.dataset import SplitData
 from polyhead.training.local import Stretch, train_locally
-from polyhead.training.model import SiteModel, load_state, model_state
+from polyhead.training.model import SiteModel, copy_state, load_state
 
 __all__ = ["Plan", "PrivateState", "Site", "finetune", "site_round"]
 
@@ -86,7 +86,8 @@ def site_round(
     Returns
     -------
     SiteUpdate
-        Everything that leaves the site.
+        Everything that leaves the site. On a CPU its tensors are the model's own, not copies: average or send it before
+        the model is used again.
     PrivateState
         Everything that does not.
     """
@@ -99,9 +100,9 @@ def site_round(
         Stretch(round_ * steps, steps, plan.federation.rounds * steps, (plan.seed, site.name)),
         private.optimizer if plan.training.optimizer_state == "keep" else {},
     )
-    state = model_state(model)
-    update = SiteUpdate(site.name, round_, len(site.train), loss, {name: state.pop(name) for name in shared})
-    return update, PrivateState(state, optimizer if plan.training.optimizer_state == "keep" else {})
+    state = model.state_dict()
+    update = SiteUpdate(site.name, round_, len(site.train), loss, {name: state.pop(name).cpu() for name in shared})
+    return update, PrivateState(copy_state(state), optimizer if plan.training.optimizer_state == "keep" else {})
 
 
 def finetune(site: Site, model: SiteModel, plan: Plan) -> float:

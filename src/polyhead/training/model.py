@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyhead.seeds import derive_seed
 
-__all__ = ["SiteModel", "batch_norm_names", "build_head", "load_state", "model_state"]
+__all__ = ["SiteModel", "batch_norm_names", "build_head", "copy_state", "load_state", "model_state"]
 
 
 class SiteModel(nn.Module):
@@ -68,10 +68,15 @@ def batch_norm_names(backbone: nn.Module) -> frozenset[str]:
 
 
 def model_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of a model's state on the CPU, each tensor contiguous, ready to be sent or saved."""
+    """Return a copy of a model's state on the CPU."""
+    return copy_state(model.state_dict())
+
+
+def copy_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a copy on the CPU, each tensor contiguous, ready to be saved."""
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in state.items()
     }
 
 

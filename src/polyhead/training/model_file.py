@@ -76,4 +76,5 @@ def load_model(folder: Path, findings: Sequence[str] | None = None) -> SiteModel
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any] | None = None) -> None:
     """Write tensors as safetensors, atomically; `about` is kept in the header, under ``polyhead``, as JSON."""
     with replacing(path) as temporary:
-        save_file(dict(tensors), temporary, {"polyhead": json.dumps(about or {})})
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, {"polyhead": json.dumps(about or {})})

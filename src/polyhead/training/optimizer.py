@@ -39,9 +39,9 @@ def build_optimizer(module: nn.Module, training: Training, state: Mapping[str, t
 
 
 def optimizer_tensors(module: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
-    """Return an optimizer's state on the CPU as ``{parameter.key: tensor}``."""
+    """Return an optimizer's state on the CPU as ``{parameter.key: tensor}``, not copied: use the optimizer no more."""
     return {
-        f"{name}.{key}": value.detach().to("cpu", memory_format=torch.contiguous_format)
+        f"{name}.{key}": value.detach().cpu()
         for name, parameter in module.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }

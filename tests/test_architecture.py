@@ -25,7 +25,7 @@ ALLOWED = {
     "config": {"errors", "findings"},
     "manifest": {"errors", "findings", "tables", "atomic"},
     "predictions": {"errors", "findings", "tables", "atomic"},
-    "summary": set(),
+    "summary": {"evaluation"},
     "progress": set(),
     "imaging": {"manifest", "errors", "atomic"},
     "phantom": {"manifest", "findings", "seeds", "errors"},
@@ -33,9 +33,10 @@ ALLOWED = {
     "federation": {"training", "config", "findings", "seeds", "atomic", "errors"},
     "evaluation": {"predictions", "seeds", "atomic", "errors"},
     "report": {"evaluation", "predictions", "tables", "config", "findings", "atomic", "errors"},
-    "environment": {"training", "config", "atomic"},
+    "environment": {"training", "manifest", "config", "atomic", "errors"},
     "sites": {"federation", "training", "imaging", "manifest", "config", "findings", "errors"},
     "study": {
+        "findings",
         *(
             "report",
             "evaluation",
@@ -50,7 +51,7 @@ ALLOWED = {
         *("manifest", "config", "atomic", "errors"),
     },
     "demo": {"study", "phantom", "atomic", "progress"},
-    "cli": {"demo", "study", "imaging", "manifest", "evaluation", "report", "summary", "progress", "errors"},
+    "cli": {"demo", "study", "imaging", "manifest", "config", "evaluation", "report", "summary", "progress", "errors"},
     "__init__": {"errors"},
 }
 ONLY_IN = {

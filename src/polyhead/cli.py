@@ -5,6 +5,8 @@ Commands import what they need when they run, so that ``--help`` answers at once
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +48,8 @@ def _demo(
     """Draw three synthetic hospitals with different findings, train on them, and write the report."""
     from polyhead.demo import run_demo
 
-    run_demo(out, console)
+    with _resumable():
+        run_demo(out, console)
 
 
 @app.command("run", epilog="Example: `polyhead run examples/three_countries.toml --out runs/three_countries`")
@@ -57,7 +60,8 @@ def _run(
     """Train every method with every seed of a study, then evaluate and write the report."""
     from polyhead.study import run_study
 
-    run_study(study, out, console)
+    with _resumable():
+        run_study(study, out, console)
 
 
 @app.command("prepare", epilog="Example: `polyhead prepare data/our-hospital --size 224`")
@@ -73,7 +77,7 @@ def _prepare(
     from polyhead.progress import progress_bar
 
     manifest = read_manifest(site / "manifest.csv")
-    with progress_bar(console) as progress:
+    with _resumable(), progress_bar(console) as progress:
         task = progress.add_task("Reading images", total=None)
         pixels = prepare(
             manifest,
@@ -90,23 +94,33 @@ def _prepare(
 @app.command("evaluate", epilog="Example: `polyhead evaluate runs/three_countries --replicates 2000`")
 def _evaluate(
     source: Annotated[list[Path], typer.Argument(help="A run directory, or files of predictions, one a method.")],
-    replicates: Annotated[int, typer.Option(help="Bootstrap replicates.", min=100, max=100_000)] = 1000,
-    out: Annotated[Path | None, typer.Option(help="Folder for the tables of prediction files.")] = None,
+    replicates: Annotated[
+        int | None, typer.Option(help="Bootstrap replicates; by default the study's, or 1000.", min=100, max=100_000)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables of prediction files; by default ./evaluation.")
+    ] = None,
 ) -> None:
     """Compute metrics, intervals and paired comparisons from predictions; PyTorch is not needed."""
-    from polyhead.evaluation import evaluate_files, evaluate_run
+    from polyhead.config import load_study
+    from polyhead.evaluation import check_complete, evaluate_files, evaluate_run
     from polyhead.summary import print_summary
 
     if len(source) == 1 and source[0].is_dir():
         if out is not None:
             raise UsageError("--out goes with files of predictions; the tables of a run stay in its directory.")
-        evaluate_run(source[0], replicates)
+        study = load_study(source[0] / "study.toml")
+        check_complete(source[0], study.methods, study.seeds, [site.name for site in study.site])
+        evaluate_run(source[0], replicates or study.evaluation.replicates, study.methods)
         print_summary(source[0], console)
     elif any(path.is_dir() for path in source):
         raise UsageError("give one run directory, or files of predictions, not both.")
     else:
-        evaluate_files(source, out or Path(), replicates)
-        print_summary(out or Path(), console)
+        folder = out or Path("evaluation")
+        if any(path.resolve().parent == folder.resolve() for path in source):
+            raise UsageError(f"--out {folder}: the predictions lie there, and results must not mix with them.")
+        evaluate_files(source, folder, replicates or 1000)
+        print_summary(folder, console)
 
 
 @app.command("report", epilog="Example: `polyhead report runs/three_countries`")
@@ -114,7 +128,17 @@ def _report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> No
     """Write a run's report again."""
     from polyhead.report import write_report
 
-    console.print(f"Report: {write_report(run)}")
+    console.print(f"Report: {write_report(run)}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on where it stopped.")
+        raise typer.Exit(130) from None
 
 
 def main() -> None:
@@ -128,11 +152,17 @@ def main() -> None:
     logging.captureWarnings(True)
     try:
         app(arguments)
-    except PolyheadError as problem:
+    except Exception as problem:
         if "--debug" in sys.argv:
             raise
-        errors.print(f"[bold red]error:[/] {escape(str(problem))}", soft_wrap=True)
-        sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on where it stopped.")
-        sys.exit(130)
+        errors.print(f"[bold red]error:[/] {escape(_explain(problem))}", soft_wrap=True, highlight=False)
+        sys.exit(problem.exit_code if isinstance(problem, PolyheadError) else 1)
+
+
+def _explain(problem: Exception) -> str:
+    if isinstance(problem, PolyheadError):
+        return str(problem)
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{problem.filename or 'the disk'}: {problem.strerror}. What was finished before is kept."
+    kind = type(problem).__name__
+    return f"{kind}: {problem}. This is a fault of Polyhead, not yours; --debug shows where. Please report it."

@@ -29,9 +29,12 @@ __all__ = [
 # Names become folders of the run directory and text of the report.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", max_length=64)]
 
+# Settings are never converted, so that `true` is not 1; only a path is written as text.
+FilePath = Annotated[Path, Field(strict=False)]
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class StudySite(_Section):
@@ -50,10 +53,16 @@ class StudySite(_Section):
     """
 
     name: Name
-    manifest: Path
+    manifest: FilePath
     findings: Annotated[list[str], Field(min_length=1)] | None = None
     train_images: Annotated[int, Field(ge=1)] | None = None
     shard: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")] | None = None
+
+    @field_validator("findings")
+    @classmethod
+    def _no_finding_twice(cls, findings: list[str] | None) -> list[str] | None:
+        _refuse_repeats(findings or [])
+        return findings
 
     @field_validator("shard")
     @classmethod
@@ -66,7 +75,7 @@ class StudySite(_Section):
 class Findings(_Section):
     """Names of findings: ``aliases = {spelling: name to compare under}``, on top of the built-in ones."""
 
-    aliases: dict[str, str] = {}
+    aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}
 
 
 class Model(_Section):
@@ -85,9 +94,9 @@ class Model(_Section):
     """
 
     backbone: str = "resnet18"
-    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    width: Annotated[float, Field(ge=0.0625, le=4)] = 1.0
     image_size: Annotated[int, Field(ge=32, le=2048)] = 224
-    weights: Path | None = None
+    weights: FilePath | None = None
 
 
 class Federation(_Section):
@@ -106,12 +115,12 @@ class Federation(_Section):
         steps. Every method gets them, so that all are compared at equal optimizer steps.
     """
 
-    rounds: Annotated[int, Field(ge=1)] = 80
-    local_steps: Annotated[int, Field(ge=1)] = 5
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
+    local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     weighting: Literal["equal", "examples"] = "equal"
     batch_norm: Literal["shared", "private"] = "shared"
     finetune: Literal["none", "head", "full"] = "none"
-    finetune_steps: Annotated[int, Field(ge=1)] = 100
+    finetune_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 100
 
 
 class Augmentation(_Section):
@@ -152,11 +161,11 @@ class Training(_Section):
         ``auto`` is CUDA where there is one, else the CPU; or a PyTorch device such as ``cpu`` or ``cuda:1``.
     """
 
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     optimizer_state: Literal["keep", "reset"] = "keep"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9]\d?))?|mps)$")] = "auto"
     augment: Augmentation = Augmentation()
 
 
@@ -173,12 +182,15 @@ class StudyConfig(_Section):
     ----------
     cache
         Folder for the pixel caches; by default each site's own folder, which must then be writable.
+    bad_images
+        Largest share of a site's images that may be unreadable; they are left out.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
     methods: Annotated[list[str], Field(min_length=1)] = ["local", "ffl"]
-    cache: Path | None = None
+    cache: FilePath | None = None
+    bad_images: Annotated[float, Field(ge=0, lt=1)] = 0.01
     site: Annotated[list[StudySite], Field(min_length=1)]
     findings: Findings = Findings()
     model: Model = Model()
@@ -190,11 +202,14 @@ class StudyConfig(_Section):
     @classmethod
     def _no_repeats(cls, values: list[Any]) -> list[Any]:
         # Folders of a run must differ on file systems that ignore case.
-        names = [str(getattr(value, "name", value)).casefold() for value in values]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise ValueError(f"{twice[0]!r} stands twice")
+        _refuse_repeats([str(getattr(value, "name", value)).casefold() for value in values])
         return values
+
+
+def _refuse_repeats(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands twice")
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -218,10 +233,10 @@ def parse_study(text: str, folder: Path, source: str) -> StudyConfig:
     """Parse a study's TOML text; paths in it are relative to `folder`, errors name `source`."""
     try:
         study = StudyConfig.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as problem:
-        raise StudyError(f"{source}: not valid TOML: {problem}.") from problem
     except ValidationError as problem:
         raise StudyError("\n".join(f"{source}: {_explain(error)}" for error in problem.errors())) from problem
+    except (ValueError, RecursionError) as problem:
+        raise StudyError(f"{source}: not valid TOML: {problem}.") from problem
     return _with_absolute_paths(study, folder.absolute())
 
 

@@ -33,6 +33,10 @@ def run_demo(out: Path, console: Console) -> Path:
                 out / "sites", _SEED, lambda done, total: progress.update(task, completed=done, total=total)
             )
         # Written last: a folder that has it has all images.
-        write_atomically(study_file, files("polyhead").joinpath("demo.toml").read_text())
-    console.print(f"Study: {study_file}, three synthetic hospitals. Change it and run it with `polyhead run`.")
+        write_atomically(study_file, _study_text())
+    console.print(f"Study of three synthetic hospitals: {study_file}", markup=False, highlight=False, soft_wrap=True)
     return run_study(study_file, out / "run", console)
+
+
+def _study_text() -> str:
+    return files("polyhead").joinpath("demo.toml").read_text()

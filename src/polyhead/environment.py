@@ -1,22 +1,32 @@
-"""What a run was computed with: ``environment.json``."""
+"""What a run was computed with and from: ``environment.json`` and ``inputs.json``."""
 
+import hashlib
 import json
+import logging
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig
+from polyhead.errors import RunError
+from polyhead.manifest import Manifest
 from polyhead.training.device import Device, describe_device
 
-__all__ = ["write_environment"]
+__all__ = ["keep_environment", "keep_inputs"]
+
+_log = logging.getLogger(__name__)
 
 _PACKAGES = ("polyhead", "torch", "monai", "numpy", "polars", "pillow", "scikit-learn", "safetensors")
 
 
-def write_environment(path: Path, study: StudyConfig, device: Device) -> None:
-    """Write versions, device, threads, seeds and the commit of the source; nothing that names a person or machine."""
+def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
+    """Write what a run begins with; what it goes on with later is added under ``resumed``, with a warning.
+
+    Versions, device, threads, seeds and the commit of the source; nothing that names a person or machine.
+    """
     environment = {
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
         "system": f"{platform.system()} {platform.machine()}",
@@ -24,7 +34,36 @@ def write_environment(path: Path, study: StudyConfig, device: Device) -> None:
         "seeds": study.seeds,
         "commit": _commit(),
     }
+    if path.exists():
+        first = json.loads(path.read_text())
+        others = first.pop("resumed", [])
+        if environment in (first, *others):
+            return
+        _log.warning("%s: this run was begun with other versions or another device; see 'resumed' there.", path)
+        environment = {**first, "resumed": [*others, environment]}
     write_atomically(path, json.dumps(environment, indent=2) + "\n")
+
+
+def keep_inputs(path: Path, study: StudyConfig, manifests: Mapping[str, Manifest]) -> None:
+    """Write a hash of every site's table, and of the initial weights; refuse to go on with others.
+
+    Raises
+    ------
+    RunError
+        Naming the site whose table is no longer what the run began with.
+    """
+    inputs = {f"site {name}": _hash(manifest.frame.write_csv().encode()) for name, manifest in manifests.items()}
+    if study.model.weights:
+        inputs["model.weights"] = _hash(study.model.weights.read_bytes())
+    if path.exists():
+        changed = [name for name, value in json.loads(path.read_text()).items() if inputs.get(name) != value]
+        if changed:
+            raise RunError(f"{path.parent}: {changed[0]} has changed since the run began. Choose another --out.")
+    write_atomically(path, json.dumps(inputs, indent=2) + "\n")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _commit() -> str | None:

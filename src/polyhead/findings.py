@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from polyhead.errors import StudyError
 
-__all__ = ["canonical_name", "closest", "match_findings", "shared_findings"]
+__all__ = ["canonical_name", "check_aliases", "closest", "match_findings", "shared_findings"]
 
 _BUILT_IN = {
     "effusion": "Pleural Effusion",
@@ -47,10 +47,31 @@ def canonical_name(name: str, aliases: Mapping[str, str] | None = None) -> str:
     False
     """
     plain = _plain(name)
-    for spelling, target in (aliases or {}).items():
-        if _plain(spelling) == plain:
-            return _titled(_plain(target))
+    own = {_plain(spelling): _plain(target) for spelling, target in (aliases or {}).items()}
+    # An alias may lead to a name that has an alias itself, of the study's or built in.
+    for _ in range(2):
+        if own.get(plain) == plain:
+            return _titled(plain)
+        plain = own.get(plain, plain)
     return _titled(_plain(_BUILT_IN.get(plain, plain)))
+
+
+def check_aliases(findings: Mapping[str, Iterable[str]], aliases: Mapping[str, str]) -> None:
+    """Refuse an alias that applies to no site's finding, or two for one: a slip would change what is matched.
+
+    Raises
+    ------
+    StudyError
+        Naming the alias and the nearest findings.
+    """
+    known = {name for names in findings.values() for name in names}
+    seen: set[str] = set()
+    for spelling in aliases:
+        if _plain(spelling) not in map(_plain, known):
+            raise StudyError(f"key 'findings.aliases': no site has a finding {spelling!r}; {closest(spelling, known)}.")
+        if _plain(spelling) in seen:
+            raise StudyError(f"key 'findings.aliases': {spelling!r} stands twice, in different spelling. Keep one.")
+        seen.add(_plain(spelling))
 
 
 def match_findings(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import polars as pl
 
+from polyhead.atomic import replacing
 from polyhead.errors import ManifestError
 from polyhead.findings import closest
 from polyhead.tables import read_text_table
@@ -44,6 +45,7 @@ RESERVED_COLUMNS = (*REQUIRED_COLUMNS, "view", "sex", "age", "study_id")
 
 _LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0}
 _SHOWN_PROBLEMS = 8
+_LINE = "\0line"  # No header can hold this name.
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def read_manifest(path: Path) -> Manifest:
 
 def write_manifest(frame: pl.DataFrame, path: Path) -> Manifest:
     """Write a table as ``manifest.csv`` and return it as read back, so that what is written has been checked."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_csv(path)
+    with replacing(path) as temporary:
+        frame.write_csv(temporary)
     return read_manifest(path)
 
 
@@ -164,23 +166,36 @@ def _patient_hashes(manifest: Manifest, purpose: str) -> dict[str, int]:
 
 def _problems(text: pl.DataFrame, findings: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong, each beginning with the line of the file."""
-    if not findings:
-        yield "line 1: no finding column. Add at least one column with 1, 0 or blank."
-    numbered = text.with_row_index("line", offset=2)
+    names = list(_name_problems(findings))
+    if names:
+        yield from names
+        return
+    numbered = text.with_row_index(_LINE, offset=2)
     for column in REQUIRED_COLUMNS:
-        for line in numbered.filter(pl.col(column).is_null())["line"]:
+        for line in numbered.filter(pl.col(column).is_null())[_LINE]:
             yield f"line {line}, column {column!r}: blank. Every image needs one."
     yield from _split_problems(numbered)
     yield from _image_problems(numbered)
     for finding in findings:
         bad = numbered.filter(pl.col(finding).is_not_null() & ~pl.col(finding).is_in(list(_LABELS)))
-        for line, value in bad.select("line", finding).iter_rows():
+        for line, value in bad.select(_LINE, finding).iter_rows():
             yield f"line {line}, column {finding!r}: {value!r}. Allowed: 1, 0 or blank (not annotated)."
+
+
+def _name_problems(findings: Sequence[str]) -> Iterator[str]:
+    if not findings:
+        yield "line 1: no finding column. Add at least one column with 1, 0 or blank."
+    for finding in findings:
+        # A spreadsheet would run a name that begins like a formula, and a terminal obeys control characters.
+        if not finding[0].isalnum() or not finding.isprintable():
+            yield f"line 1: column {finding!r} cannot be a finding. Begin with a letter or digit; printable text only."
+        if finding.casefold() in (*RESERVED_COLUMNS, "mean"):
+            yield f"line 1: column {finding!r} cannot be a finding: {finding.casefold()!r} has a meaning of its own."
 
 
 def _split_problems(numbered: pl.DataFrame) -> Iterator[str]:
     unknown = numbered.filter(pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS))
-    for line, value in unknown.select("line", "split").iter_rows():
+    for line, value in unknown.select(_LINE, "split").iter_rows():
         yield f"line {line}, column 'split': {value!r}. Allowed: {', '.join(SPLITS)}."
     for split in SPLITS:
         if not (numbered["split"] == split).any():
@@ -188,9 +203,9 @@ def _split_problems(numbered: pl.DataFrame) -> Iterator[str]:
     torn = (
         numbered.filter(pl.col("patient_id").is_not_null())
         .group_by("patient_id")
-        .agg(pl.col("split").unique().sort(), pl.col("line").min())
+        .agg(pl.col("split").unique().sort(), pl.col(_LINE).min())
         .filter(pl.col("split").list.len() > 1)
-        .sort("line")
+        .sort(_LINE)
     )
     if torn.height:
         first = ", ".join(
@@ -202,8 +217,11 @@ def _split_problems(numbered: pl.DataFrame) -> Iterator[str]:
 def _image_problems(numbered: pl.DataFrame) -> Iterator[str]:
     image = pl.col("image")
     outside = numbered.filter(image.str.contains(r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"))
-    for line, value in outside.select("line", "image").iter_rows():
+    for line, value in outside.select(_LINE, "image").iter_rows():
         yield f"line {line}, column 'image': {value!r} leads out of the site's folder. Give a path below it."
+    control = numbered.filter(image.str.contains(r"[\x00-\x1f\x7f-\x9f]"))
+    for line, value in control.select(_LINE, "image").iter_rows():
+        yield f"line {line}, column 'image': {value!r} holds control characters. Rename the file."
     twice = numbered.filter(image.is_not_null() & image.is_duplicated() & ~image.is_first_distinct())
-    for line, value in twice.select("line", "image").iter_rows():
+    for line, value in twice.select(_LINE, "image").iter_rows():
         yield f"line {line}, column 'image': {value!r} stands on an earlier line too. Keep one row per image."

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import PolarsError
 
+from polyhead.atomic import replacing
 from polyhead.errors import PredictionsError
 from polyhead.findings import closest
 from polyhead.tables import read_text_table
@@ -41,7 +42,7 @@ def read_predictions(path: Path) -> pl.DataFrame:
     if path.suffix != ".parquet":
         return check_predictions(read_text_table(path, PredictionsError), str(path))
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
     except (OSError, PolarsError) as problem:
         raise PredictionsError(f"{path}: cannot be read as parquet ({problem}).") from problem
     return check_predictions(frame, str(path))
@@ -50,8 +51,8 @@ def read_predictions(path: Path) -> pl.DataFrame:
 def write_predictions(frame: pl.DataFrame, path: Path) -> None:
     """Check predictions and write them as parquet."""
     checked = check_predictions(frame, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checked.write_parquet(path)
+    with replacing(path) as temporary:
+        checked.write_parquet(temporary)
 
 
 def check_predictions(frame: pl.DataFrame, source: str) -> pl.DataFrame:
@@ -59,6 +60,17 @@ def check_predictions(frame: pl.DataFrame, source: str) -> pl.DataFrame:
     for column in COLUMNS:
         if column not in frame.columns:
             raise PredictionsError(f"{source}: no column {column!r}; {closest(column, frame.columns)}.")
+    try:
+        return _checked(frame, source)
+    except PolarsError as problem:
+        raise PredictionsError(f"{source}: a column has a type that cannot be used ({problem}).") from problem
+
+
+def _checked(frame: pl.DataFrame, source: str) -> pl.DataFrame:
+    for column in ("label", "score"):
+        kind = frame[column].dtype
+        if not (kind.is_numeric() or kind in (pl.String, pl.Boolean, pl.Null)):
+            raise PredictionsError(f"{source}, column {column!r}: is of type {kind}. Allowed: numbers.")
     numbers = frame.select(
         pl.col("image", "patient_id", "finding").cast(pl.String),
         pl.col("label", "score").cast(pl.Float64, strict=False),

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SiteSource:
-    """A site of a study before a method has chosen findings: its table and its pixels."""
+    """A site of a study before a method has chosen findings: its table, without unreadable images, and its pixels."""
 
     name: str
     manifest: Manifest
@@ -46,20 +46,27 @@ def read_site(site: StudySite) -> Manifest:
             manifest = limit_training(manifest, site.train_images)
     except ManifestError as problem:
         raise ManifestError(f"site {site.name}: {problem}") from problem
+    _refuse_empty(site, manifest)
+    return manifest
+
+
+def _refuse_empty(site: StudySite, manifest: Manifest) -> None:
     for split in ("val", "test"):
         if not manifest.split(split).height:
-            raise ManifestError(f"site {site.name}: no image is left in {split!r} with shard {site.shard!r}.")
-    return manifest
+            raise ManifestError(f"site {site.name}: no readable image is left in {split!r} (shard: {site.shard}).")
 
 
 def open_site(
     site: StudySite, manifest: Manifest, study: StudyConfig, progress: Callable[[int, int], None] | None
 ) -> SiteSource:
     """Build a site's pixel cache, or reuse it; it covers the whole manifest file, for all sites that share it."""
-    cache = prepare(manifest, study.cache or site.manifest.parent, study.model.image_size, progress=progress)
+    folder = study.cache or site.manifest.parent
+    cache = prepare(manifest, folder, study.model.image_size, bad_budget=study.bad_images, progress=progress)
     for image, reason in cache.bad.items():
         _log.warning("site %s: %s is left out: %s", site.name, image, reason)
-    return SiteSource(site.name, manifest, cache)
+    readable = replace(manifest, frame=manifest.frame.filter(~pl.col("image").is_in(list(cache.bad))))
+    _refuse_empty(site, readable)
+    return SiteSource(site.name, readable, cache)
 
 
 def site_for(source: SiteSource, findings: Sequence[str], aliases: Mapping[str, str]) -> Site:
@@ -70,15 +77,15 @@ def site_for(source: SiteSource, findings: Sequence[str], aliases: Mapping[str, 
     return Site(source.name, tuple(findings), canonical, train, val, test)
 
 
-def count_labels(manifests: Mapping[str, Manifest], aliases: Mapping[str, str]) -> pl.DataFrame:
+def count_labels(sources: Sequence[SiteSource], aliases: Mapping[str, str]) -> pl.DataFrame:
     """Return the contents of ``sites.csv``: labels a site, finding and split, with canonical names."""
     parts = []
-    for site, manifest in manifests.items():
-        counts = label_counts(manifest)
+    for source in sources:
+        counts = label_counts(source.manifest)
         canonical = [canonical_name(finding, aliases) for finding in counts["finding"]]
         parts.append(
             counts.select(
-                pl.lit(site).alias("site"),
+                pl.lit(source.name).alias("site"),
                 "finding",
                 pl.Series("canonical", canonical),
                 pl.exclude("finding"),

@@ -4,17 +4,19 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
 from rich.progress import Progress, TaskID
+from rich.table import Table
+from rich.text import Text
 
 from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig, load_study
-from polyhead.environment import write_environment
+from polyhead.environment import keep_environment, keep_inputs
 from polyhead.errors import StudyError
 from polyhead.evaluation import evaluate_run, youden_threshold
 from polyhead.federation.methods import Method, choose_methods
@@ -23,14 +25,15 @@ from polyhead.federation.run_dir import model_folder, open_run, predictions_fold
 from polyhead.federation.simulate import simulate
 from polyhead.federation.site import Plan, Site, finetune
 from polyhead.federation.snapshot import load_snapshot
-from polyhead.federation.start import build_models, initial_state
+from polyhead.federation.start import build_models, check_model, initial_state
+from polyhead.findings import check_aliases, match_findings
 from polyhead.manifest import Manifest
 from polyhead.predictions import write_predictions
 from polyhead.progress import progress_bar
 from polyhead.report import write_report
 from polyhead.sites import SiteSource, count_labels, open_site, read_site, site_for, warn_about_labels
 from polyhead.summary import print_summary
-from polyhead.training.device import Device, resolve_device
+from polyhead.training.device import Device, describe_device, resolve_device
 from polyhead.training.model import SiteModel, load_state
 from polyhead.training.model_file import save_model
 from polyhead.training.predict import predict_split, predictions_table
@@ -66,24 +69,40 @@ def run_study(study_file: Path, out: Path, console: Console) -> Path:
     device = resolve_device(study.training.device)
     manifests = {site.name: read_site(site) for site in study.site}
     findings = {name: manifest.findings for name, manifest in manifests.items()}
+    check_aliases(findings, study.findings.aliases)
     methods = choose_methods(study.methods, findings, study.findings.aliases)
+    if all(manifest.split("train").height < 2 for manifest in manifests.values()):
+        raise StudyError("no site has two training images: there is nothing to train on.")
+    check_model(study.model)
+    console.print(f"Device: {describe_device(device)['device']}")
+    _print_matches(findings, study, console)
     with open_run(out, study_file) as known:
         if known:
-            console.print(f"{out} is there already: going on where it stopped.")
-        counts = count_labels(manifests, study.findings.aliases)
-        warn_about_labels(counts)
-        write_atomically(out / "sites.csv", counts.write_csv())
-        write_environment(out / "environment.json", study, device)
+            console.print(f"{out} is there already: going on where it stopped.", markup=False, highlight=False)
+        keep_inputs(out / "inputs.json", study, manifests)
+        keep_environment(out / "environment.json", study, device)
         with progress_bar(console) as progress:
             sources = _prepare_sites(study, manifests, progress)
+            counts = count_labels(sources, study.findings.aliases)
+            warn_about_labels(counts)
+            write_atomically(out / "sites.csv", counts.write_csv())
             _train_all(_Job(study, out, device), methods, sources, progress)
         with console.status("Resampling patients for intervals and p-values"):
             evaluate_run(out, study.evaluation.replicates, [method.name for method in methods])
         with console.status("Drawing the report"):
             report = write_report(out)
     print_summary(out, console)
-    console.print(f"Report: {report}")
+    console.print(f"Report: {report}", markup=False, highlight=False, soft_wrap=True)
     return report
+
+
+def _print_matches(findings: Mapping[str, Sequence[str]], study: StudyConfig, console: Console) -> None:
+    """Say which findings of different sites count as the same, as each site spells them."""
+    table = Table(*findings, title="Findings in common, matched by name", title_justify="left")
+    for spellings in match_findings(findings, study.findings.aliases).values():
+        if len(spellings) > 1:
+            table.add_row(*(Text(spellings.get(site, "")) for site in findings))
+    console.print(table if table.row_count else "No finding is common to two sites.")
 
 
 def _prepare_sites(study: StudyConfig, manifests: dict[str, Manifest], progress: Progress) -> list[SiteSource]:
@@ -103,9 +122,14 @@ def _train_all(job: _Job, methods: Sequence[Method], sources: Sequence[SiteSourc
     """Train every method with every seed that is not complete yet."""
     for seed in job.study.seeds:
         for method in methods:
-            folders = [model_folder(job.run, method.name, seed, source.name) for source in sources]
-            if not all((folder / "model.json").exists() for folder in folders):
+            if not all(_is_complete(job.run, method.name, seed, source.name) for source in sources):
                 _train(job, method, seed, sources, progress)
+
+
+def _is_complete(run: Path, method: str, seed: int, site: str) -> bool:
+    model, predictions = model_folder(run, method, seed, site), predictions_folder(run, method, seed, site)
+    files = [model / name for name in ("backbone.safetensors", "head.safetensors", "model.json")]
+    return all(file.exists() for file in (*files, predictions / "val.parquet", predictions / "test.parquet"))
 
 
 def _train(job: _Job, method: Method, seed: int, sources: Sequence[SiteSource], progress: Progress) -> None:
@@ -124,7 +148,11 @@ def _train(job: _Job, method: Method, seed: int, sources: Sequence[SiteSource], 
         progress.update(task, completed=row.round + 1)
 
     plan = Plan(seed, study.federation, study.training)
-    end = simulate(_who_can_train(sites), models, plan, start, folder, record)
+    able = _who_can_train(sites)
+    for site in sites:
+        if site not in able and start.rounds_done == 0:
+            record(RoundRow(0, site.name, math.nan, 0.0, 0, 0, "no training images"))
+    end = simulate(able, models, plan, start, folder, record)
     for site in sites:
         model = models[site.name]
         load_state(model, {**end.shared, **end.private[site.name].model})
@@ -148,10 +176,7 @@ def _who_can_train(sites: Sequence[Site]) -> list[Site]:
     for site in sites:
         if len(site.train) < 2:
             _log.warning("site %s: %d training images; it takes no part in training.", site.name, len(site.train))
-    able = [site for site in sites if len(site.train) >= 2]
-    if not able:
-        raise StudyError("no site has two training images: there is nothing to train on.")
-    return able
+    return [site for site in sites if len(site.train) >= 2]
 
 
 def _write_site(job: _Job, method: str, seed: int, site: Site, model: SiteModel) -> None:

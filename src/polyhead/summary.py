@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from polyhead.evaluation import COMPARISONS, METRICS
+
 __all__ = ["print_summary"]
 
 Row = dict[str, Any]
@@ -16,12 +18,14 @@ Row = dict[str, Any]
 def print_summary(run: Path, console: Console) -> None:
     """Print the macro means of ``metrics.csv`` and ``comparisons.csv``: a line a site and method, and a difference."""
     about_mean = (pl.col("metric") == "auroc") & (pl.col("finding") == "mean")
-    metrics = pl.read_csv(run / "metrics.csv", schema_overrides={"seed": pl.String, "site": pl.String})
+    metrics = pl.read_csv(run / "metrics.csv", schema=METRICS, glob=False)
     table = _table("Mean test AUROC over each method's own findings", "site", "method", "AUROC [95 %]", "patients")
-    for row in metrics.filter(about_mean & (pl.col("seed") == "all")).sort("site").iter_rows(named=True):
+    for row in (
+        metrics.filter(about_mean & (pl.col("seed") == "all")).sort("site", maintain_order=True).iter_rows(named=True)
+    ):
         _add(table, row["site"], row["method"], _interval(row, "value", "{:.3f}"), row["patients"])
     console.print(table)
-    comparisons = pl.read_csv(run / "comparisons.csv", schema_overrides={"site": pl.String})
+    comparisons = pl.read_csv(run / "comparisons.csv", schema=COMPARISONS, glob=False)
     table = _table(
         "Difference over the findings of both, paired by patient", "site", "methods", "difference [95 %]", "p"
     )

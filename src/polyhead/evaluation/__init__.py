@@ -1,5 +1,6 @@
 """Predictions to metrics, intervals and paired tests; never sees PyTorch, a model or a site."""
 
+from polyhead.evaluation.collect import check_complete
 from polyhead.evaluation.evaluate import ALL_SEEDS, Evaluation, evaluate_files, evaluate_run
 from polyhead.evaluation.measure import MEAN
 from polyhead.evaluation.metrics import auroc, weighted_auroc
@@ -13,6 +14,7 @@ __all__ = [
     "METRICS",
     "Evaluation",
     "auroc",
+    "check_complete",
     "evaluate_files",
     "evaluate_run",
     "weighted_auroc",

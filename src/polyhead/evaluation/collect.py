@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import combinations, groupby, product
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,7 @@ from polyhead.evaluation.compare import check_same_test_set
 from polyhead.evaluation.measure import MEAN
 from polyhead.predictions import read_predictions
 
-__all__ = ["NO_SITE", "Model", "check_models", "read_files", "read_run"]
+__all__ = ["NO_SITE", "Model", "check_complete", "check_models", "read_files", "read_run"]
 
 NO_SITE = "-"
 
@@ -51,8 +51,8 @@ def read_run(run: Path, methods: Sequence[str] | None = None) -> Iterator[list[M
     run
         The run directory.
     methods
-        Those to read, in the order to keep. By default all: local and conventional first, since they are what others
-        are compared with; then in alphabetical order.
+        Those to read, by default all. In whatever order they are named, local and conventional come first, since they
+        are what others are compared with.
 
     Yields
     ------
@@ -68,14 +68,28 @@ def read_run(run: Path, methods: Sequence[str] | None = None) -> Iterator[list[M
     """
     root = run / "predictions"
     folders = [path for path in sorted(root.glob("*/*/*")) if path.is_dir() and not _hidden(path.relative_to(root))]
-    found = sorted({_method(folder) for folder in folders}, key=lambda method: (_BASELINES.get(method, 2), method))
-    wanted = found if methods is None else list(methods)
+    found = sorted({_method(folder) for folder in folders})
+    wanted = sorted(found if methods is None else methods, key=lambda method: _BASELINES.get(method, 2))
     for method in wanted or ["any method"]:
         if method not in found:
             raise RunError(f"{root}: no predictions of {method}; found: {', '.join(found) or 'none'}. Finish the run.")
     for site in sorted({folder.name for folder in folders if _method(folder) in wanted}):
         models = [_read_model(folder) for folder in folders if folder.name == site and _method(folder) in wanted]
         yield sorted(models, key=lambda model: (wanted.index(model.method), model.seed))
+
+
+def check_complete(run: Path, methods: Sequence[str], seeds: Sequence[int], sites: Sequence[str]) -> None:
+    """Refuse a run that lacks predictions of a method, seed and site of its study.
+
+    Raises
+    ------
+    RunError
+        Naming the first that is missing.
+    """
+    for method, seed, site in product(methods, seeds, sites):
+        folder = run / "predictions" / method / f"seed-{seed}" / site
+        if not (folder / "test.parquet").exists():
+            raise RunError(f"{folder}: no predictions. Finish the run: the same `polyhead run` goes on with it.")
 
 
 def read_files(paths: Sequence[Path]) -> list[Model]:

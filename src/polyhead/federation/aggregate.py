@@ -76,7 +76,9 @@ def weighted_mean(
             if name in sums:
                 sums[name].add_(tensor, alpha=weight)
             else:
-                sums[name] = tensor.to(torch.float64, copy=True).mul_(weight)
+                sums[name] = tensor.to(torch.float64, copy=True)
+                if weight != 1:
+                    sums[name].mul_(weight)
         total += weight
     if not total:
         return {name: tensor.clone() for name, tensor in current.items()}

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from polyhead.atomic import write_atomically
+from polyhead.errors import RunError
 
 __all__ = ["RoundRow", "append_round", "trim_rounds"]
 
@@ -25,7 +26,8 @@ class RoundRow:
     bytes_up, bytes_down
         Size of the tensors that the site sent and received.
     status
-        ``averaged``: the update entered the mean; ``alone``: nothing was sent.
+        ``averaged``: the update entered the mean; ``alone``: nothing was sent; ``no training images``: the site took no
+        part, and its loss is not a number.
     """
 
     round: int
@@ -63,7 +65,12 @@ def trim_rounds(run: Path, method: str, seed: int, rounds_done: int) -> None:
     kept = io.StringIO()
     writer = csv.DictWriter(kept, _COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        if (row["method"], row["seed"]) != (method, str(seed)) or int(row["round"]) < rounds_done:
-            writer.writerow(row)
+    try:
+        for row in rows:
+            if (row["method"], row["seed"]) != (method, str(seed)) or int(row["round"]) < rounds_done:
+                writer.writerow(row)
+    except (KeyError, ValueError, TypeError) as problem:
+        raise RunError(
+            f"{file}: is broken ({problem!r}). Remove it; what it told of earlier rounds is lost."
+        ) from problem
     write_atomically(file, kept.getvalue())

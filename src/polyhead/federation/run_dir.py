@@ -3,6 +3,7 @@
 ==================================================  ===============================================================
 ``study.toml``                                      exact copy of the study file
 ``environment.json``                                versions, device, seeds, commit
+``inputs.json``                                     hashes of the sites' tables and of the initial weights
 ``sites.csv``                                       images and labels a site, split and finding
 ``rounds.csv``                                      a row a method, seed, round and site
 ``models/METHOD/seed-N/SITE/``                      ``backbone.safetensors head.safetensors model.json``
@@ -13,6 +14,7 @@
 """
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +56,8 @@ def open_run(run: Path, study_file: Path) -> Iterator[bool]:
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
-        lock = (run / ".lock").open("w")
+        # Never through a link, and never emptied: the file may not be ours.
+        lock = os.fdopen(os.open(run / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644), "r+")
     except OSError as problem:
         raise RunError(f"{run}: cannot be written ({problem.strerror}). Choose another --out.") from problem
     with lock:
@@ -70,7 +73,7 @@ def open_run(run: Path, study_file: Path) -> Iterator[bool]:
 def _claim(run: Path, study: bytes) -> bool:
     copy = run / "study.toml"
     if not copy.exists():
-        if strangers := [path.name for path in run.iterdir() if path.name != ".lock"]:
+        if strangers := [path.name for path in run.iterdir() if not path.name.startswith(".")]:
             raise RunError(f"{run}: is no run directory, but holds {strangers[0]!r}. Choose another --out.")
         write_atomically(copy, study)
         return False

@@ -51,12 +51,23 @@ def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
 
 
 def load_snapshot(folder: Path, sites: Sequence[str]) -> Snapshot | None:
-    """Return the snapshot of a folder, or None if there is none."""
+    """Return the snapshot of a folder, or None if there is none.
+
+    Raises
+    ------
+    RunError
+        If it is broken, with the folder to remove.
+    """
     if not (folder / "shared.safetensors").exists():
         return None
-    shared, metadata = _read(folder / "shared.safetensors")
-    rounds_done = int(json.loads(metadata["polyhead"])["rounds_done"])
-    private = {site: _unflatten(_read(_private_file(folder, site, rounds_done))[0]) for site in sites}
+    try:
+        shared, metadata = _read(folder / "shared.safetensors")
+        rounds_done = int(json.loads(metadata["polyhead"])["rounds_done"])
+        private = {site: _unflatten(_read(_private_file(folder, site, rounds_done))[0]) for site in sites}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as problem:
+        raise RunError(
+            f"{folder}: the snapshot is broken ({problem}). Remove this folder to begin it anew."
+        ) from problem
     return Snapshot(rounds_done, shared, private)
 
 
@@ -77,10 +88,5 @@ def _unflatten(tensors: Mapping[str, torch.Tensor]) -> PrivateState:
 
 
 def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
-    except (OSError, SafetensorError) as problem:
-        raise RunError(
-            f"{file}: cannot be read ({problem}). Remove {file.parent} to begin this part anew."
-        ) from problem
+    with safe_open(file, framework="pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118

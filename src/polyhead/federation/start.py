@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 
 from polyhead.config import Model
 from polyhead.federation.sharing import Sharing, shared_names
@@ -13,7 +14,12 @@ from polyhead.training.backbone import build_backbone, feature_count
 from polyhead.training.model import SiteModel, build_head, model_state
 from polyhead.training.weights import load_weights
 
-__all__ = ["build_models", "initial_state"]
+__all__ = ["build_models", "check_model", "initial_state"]
+
+
+def check_model(settings: Model) -> None:
+    """Build the study's backbone once and load its weights, so that a mistake shows before any work is done."""
+    _backbone(settings, seed=0)
 
 
 def build_models(
@@ -23,9 +29,7 @@ def build_models(
 
     A private head is drawn for its site, a shared one is the same for all; both are drawn finding by finding.
     """
-    backbone = build_backbone(settings, derive_seed("backbone", seed))
-    if settings.weights:
-        load_weights(backbone, settings.weights)
+    backbone = _backbone(settings, seed)
     backbone.to(device)
     # The stubs of PyTorch lack this keyword.
     backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -47,3 +51,10 @@ def initial_state(models: Mapping[str, SiteModel], sharing: Sharing) -> Snapshot
         shared = {entry: state.pop(entry) for entry in shared_names(model, sharing)}
         private[name] = PrivateState(state)
     return Snapshot(0, shared, private)
+
+
+def _backbone(settings: Model, seed: int) -> nn.Module:
+    backbone = build_backbone(settings, derive_seed("backbone", seed))
+    if settings.weights:
+        load_weights(backbone, settings.weights)
+    return backbone

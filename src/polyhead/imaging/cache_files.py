@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -113,9 +114,10 @@ def open_array(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """Map an array for reading; None if the file is absent, cut short or of another shape or type."""
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, OverflowError, tokenize.TokenError):
         return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    fits = isinstance(array, np.memmap) and array.shape == shape and array.dtype == np.uint8
+    return array if fits and array.flags.c_contiguous else None
 
 
 def write_header(file: Path, contents: Contents) -> None:
@@ -132,8 +134,8 @@ def read_header(file: Path) -> Contents | None:
         if (header["format"], header["recipe"]) != (FORMAT, RECIPE):
             return None
         images = {name: None if size is None else (size, time) for name, size, time in header["images"]}
-        return Contents(header["size"], images, header["bad"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Contents(header["size"], images, dict(header["bad"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -156,8 +158,8 @@ def read_journal(file: Path) -> dict[Rows, dict[str, str]]:
     try:
         for line in file.read_bytes().splitlines():
             entry = json.loads(line)
-            done[entry["rows"][0], entry["rows"][1]] = entry["bad"]
-    except (OSError, ValueError, KeyError, TypeError):
+            done[entry["rows"][0], entry["rows"][1]] = dict(entry["bad"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return done  # A line that a crash cut short is not JSON, and the last.
     return done
 

@@ -138,6 +138,7 @@ def _check_budget(manifest: Manifest, bad: Mapping[str, str], budget: float) -> 
     shown = problems[:_SHOWN_PROBLEMS] + ([f"and {more} more images."] if more > 0 else [])
     raise CacheError(
         f"{manifest.path}: {len(bad)} of {manifest.frame.height} images cannot be used; allowed are {budget:.1%}. "
-        "Mend the files or remove their rows, then run this again; what is done is kept.\n"
+        "Mend the files or remove their rows, then run this again; what is done is kept. Or allow more: "
+        "the study's key 'bad_images', or `polyhead prepare --skip`.\n"
         + "\n".join(f"{manifest.path}, {problem}" for problem in shown)
     )

@@ -72,6 +72,8 @@ class RunTables:
         By (method, seed, site, finding, metric).
     comparisons
         Differences in AUROC by (method, reference, site, finding).
+    replicates
+        Bootstrap replicates behind the intervals.
     """
 
     folder: Path
@@ -86,6 +88,7 @@ class RunTables:
     rounds: pl.DataFrame
     metrics: dict[tuple[str, str, str, str, str], Estimate]
     comparisons: dict[tuple[str, str, str, str], Comparison]
+    replicates: int
 
     def metric(self, method: str, seed: str, site: str, finding: str, metric: str) -> Estimate | None:
         """Return one number with its interval, or None if the method does not predict that finding there."""
@@ -124,7 +127,16 @@ def load_run(folder: Path) -> RunTables:
         rounds=rounds,
         metrics=_estimates(metrics),
         comparisons=_comparisons(folder, several=len(methods) > 1),
+        replicates=_replicates(metrics, study),
     )
+
+
+def _replicates(metrics: pl.DataFrame, study: StudyConfig) -> int:
+    """Return how many replicates were drawn, which `polyhead evaluate` may have chosen otherwise than the study."""
+    if "replicates_used" not in metrics.columns:
+        return study.evaluation.replicates
+    used = metrics["replicates_used"].cast(pl.Int64, strict=False).max()
+    return used if isinstance(used, int) else study.evaluation.replicates
 
 
 def _estimates(metrics: pl.DataFrame) -> dict[tuple[str, str, str, str, str], Estimate]:
@@ -189,7 +201,7 @@ def _read_text(folder: Path, name: str) -> str:
 def _read_table(folder: Path, name: str) -> pl.DataFrame:
     _require(folder, name)
     try:
-        table = pl.read_csv(folder / name, infer_schema=False)
+        table = pl.read_csv(folder / name, infer_schema=False, glob=False)
     except (OSError, PolarsError) as problem:
         raise RunError(f"{folder / name}: cannot be read as CSV ({problem}).") from problem
     text, numeric = (columns.split() for columns in _COLUMNS[name])

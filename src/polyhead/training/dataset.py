@@ -45,9 +45,8 @@ class SplitData:
 
 
 def load_split(manifest: Manifest, cache: PixelCache, split: str) -> SplitData:
-    """Join one split of a manifest with its pixels; images that could not be read are left out."""
+    """Join one split of a manifest with its pixels."""
     frame = manifest.split(split)
-    frame = frame.filter(~frame["image"].is_in(list(cache.bad)))
     images = tuple(frame["image"])
     return SplitData(
         pixels=cache.images,

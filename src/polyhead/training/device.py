@@ -29,8 +29,8 @@ def resolve_device(name: str) -> Device:
     }
     if not present[device.type]:
         raise StudyError(
-            f"key 'training.device': {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices. "
-            "Use 'auto' or 'cpu', or check the driver and that PyTorch is a CUDA build."
+            f"key 'training.device': this machine has no {name!r} ({torch.cuda.device_count()} CUDA devices). "
+            "Use 'auto' or 'cpu', or check the driver and that PyTorch is built for the device."
         )
     return device
 

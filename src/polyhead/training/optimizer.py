@@ -50,7 +50,7 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.AdamW) -> dict[s
 def _like(tensor: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
     """Copy a tensor of the state; moments get the memory layout of their parameter, as the fused step expects."""
     if tensor.shape != parameter.shape:
-        return tensor.clone()
+        return tensor.to(parameter.device, copy=True)
     return torch.empty_like(parameter).copy_(tensor)
 
 

@@ -13,19 +13,22 @@ __all__ = ["predict_split", "predictions_table"]
 _BATCH = 64
 
 
-def predict_split(model: SiteModel, data: SplitData) -> NDArray[np.float32]:
-    """Return probabilities, shape ``(images, findings)``, without augmentation."""
+def predict_split(model: SiteModel, data: SplitData) -> NDArray[np.float64]:
+    """Return probabilities, shape ``(images, findings)``, without augmentation.
+
+    In float64: in float32 every logit above 17 becomes the same 1, and their order would be lost.
+    """
     device = model.head.weight.device
     model.eval()
-    scores = [np.zeros((0, len(model.findings)), np.float32)]
+    scores = [np.zeros((0, len(model.findings)))]
     with torch.inference_mode():
         for first in range(0, len(data), _BATCH):
             indices = np.arange(first, min(first + _BATCH, len(data)))
-            scores.append(torch.sigmoid(model(image_batch(data, indices, device))).cpu().numpy())
+            scores.append(torch.sigmoid(model(image_batch(data, indices, device)).cpu().double()).numpy())
     return np.concatenate(scores)
 
 
-def predictions_table(data: SplitData, findings: tuple[str, ...], scores: NDArray[np.float32]) -> pl.DataFrame:
+def predictions_table(data: SplitData, findings: tuple[str, ...], scores: NDArray[np.float64]) -> pl.DataFrame:
     """Return predictions in the columns of `polyhead.predictions`: all images of a finding, then of the next."""
     parts = [
         pl.DataFrame(
@@ -34,7 +37,7 @@ def predictions_table(data: SplitData, findings: tuple[str, ...], scores: NDArra
                 "patient_id": data.patients,
                 "finding": [finding] * len(data),
                 "label": pl.Series(data.labels[:, column], nan_to_null=True).cast(pl.Int8),
-                "score": scores[:, column].astype(np.float64),
+                "score": scores[:, column],
             },
             schema_overrides={"image": pl.String, "patient_id": pl.String, "finding": pl.String},
         )

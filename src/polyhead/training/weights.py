@@ -53,6 +53,8 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
     WeightsError
         If the file is not safetensors, or any other tensor is left over, missing or of another shape; all are named.
     """
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"{path}: is not a file.")
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as problem:
@@ -67,6 +69,10 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
         if name in fitting:
             if fitting[name].shape != tensor.shape:
                 problems.append(f"shape {tuple(fitting[name].shape)} instead of {tuple(tensor.shape)}: {name}")
+            elif fitting[name].is_floating_point() != tensor.is_floating_point():
+                problems.append(f"type {fitting[name].dtype} instead of {tensor.dtype}: {name}")
+            elif not fitting[name].isfinite().all():
+                problems.append(f"not finite: {name}")
         elif not name.endswith("num_batches_tracked"):
             problems.append(f"missing: {name}")
     if problems:
@@ -76,7 +82,8 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
 
 
 def _fit(tensor: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    colour_to_grey = tensor.dim() == 4 and tensor.shape[1] == 3 and wanted.shape[1] == 1
+    both_convolve = tensor.dim() == wanted.dim() == 4
+    colour_to_grey = both_convolve and tensor.shape[1] == 3 and wanted.shape[1] == 1
     return tensor.sum(dim=1, keepdim=True) if colour_to_grey else tensor
 
 

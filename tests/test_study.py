@@ -1,0 +1,250 @@
+"""Whole studies at a tiny scale: what they leave on disk, and what interruption changes (nothing)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from polyhead.config import load_study
+from polyhead.errors import ManifestError, RunError, StudyError
+from polyhead.phantom import Acquisition, write_site
+from polyhead.study import run_study
+
+QUIET = Console(quiet=True)
+TINY_SETTINGS = """
+[model]
+backbone = "resnet10"
+width = 0.125
+image_size = 32
+[federation]
+rounds = 2
+local_steps = 1
+[training]
+batch_size = 8
+device = "cpu"
+[evaluation]
+replicates = 100
+"""
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hospitals with one finding in common."""
+    folder = tmp_path_factory.mktemp("sites")
+    for name, findings in (("a", ("Pleural Effusion", "Cardiomegaly")), ("b", ("Pleural Effusion", "Edema"))):
+        size = {"train": 24, "val": 24, "test": 40}
+        write_site(folder / name, site=name, findings=findings, acquisition=Acquisition(), seed=1, size=32, **size)
+    return folder
+
+
+def study_text(phantoms: Path, methods: str = '"local", "conventional", "ffl"', settings: str = TINY_SETTINGS) -> str:
+    sites = "".join(f'[[site]]\nname = "{name}"\nmanifest = "{phantoms}/{name}/manifest.csv"\n' for name in "ab")
+    return f'name = "tiny"\nseeds = [0, 1]\nmethods = [{methods}]\n{sites}{settings}'
+
+
+def write_study(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.toml").write_text(text)
+    return folder / "study.toml"
+
+
+@pytest.fixture(scope="module")
+def run(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    run_study(write_study(folder, study_text(phantoms)), folder / "run", QUIET)
+    return folder / "run"
+
+
+def weights(run: Path, method: str, site: str, part: str = "backbone") -> dict[str, torch.Tensor]:
+    return load_file(run / f"models/{method}/seed-0/{site}/{part}.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every result of a run but the seconds it took."""
+    files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    results = {str(path.relative_to(run)): path.read_bytes() for path in files}
+    rounds = pl.read_csv(run / "rounds.csv").drop("seconds").sort("method", "seed", "round", "site")
+    return {name: data for name, data in results.items() if name not in ("report.html", "rounds.csv")} | {
+        "rounds": rounds.write_csv().encode()
+    }
+
+
+def test_a_run_leaves_what_the_contract_says(run: Path) -> None:
+    for method in ("local", "conventional", "ffl"):
+        for seed in (0, 1):
+            for site in "ab":
+                place = f"{method}/seed-{seed}/{site}"
+                assert {path.name for path in (run / "models" / place).iterdir()} == {
+                    "backbone.safetensors",
+                    "head.safetensors",
+                    "model.json",
+                }
+                assert {path.name for path in (run / "predictions" / place).iterdir()} == {
+                    "val.parquet",
+                    "test.parquet",
+                }
+    assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
+        *("study.toml", "environment.json", "sites.csv", "rounds.csv", "models", "predictions"),
+        *("metrics.csv", "comparisons.csv", "report.html"),
+    } | ({"state"} & {path.name for path in run.iterdir()})
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["seeds"] == [0, 1]
+    assert environment["versions"]["torch"] == torch.__version__
+
+
+def test_ffl_ends_with_one_backbone_and_private_heads(run: Path) -> None:
+    assert same(weights(run, "ffl", "a"), weights(run, "ffl", "b"))
+    assert not same(weights(run, "local", "a"), weights(run, "local", "b"))
+    assert same(weights(run, "conventional", "a", "head"), weights(run, "conventional", "b", "head"))
+    assert not torch.equal(weights(run, "ffl", "a", "head")["weight"][1], weights(run, "ffl", "b", "head")["weight"][1])
+
+
+def test_models_list_their_findings_and_thresholds(run: Path) -> None:
+    about = json.loads((run / "models/ffl/seed-0/a/model.json").read_text())
+    assert about["findings"] == ["Cardiomegaly", "Pleural Effusion"]
+    assert set(about["thresholds"]) == {"Cardiomegaly", "Pleural Effusion"}
+    about = json.loads((run / "models/conventional/seed-0/a/model.json").read_text())
+    assert about["findings"] == ["Pleural Effusion"]
+
+
+def test_every_method_takes_the_same_number_of_steps_at_a_site(run: Path) -> None:
+    rounds = pl.read_csv(run / "rounds.csv")
+    assert rounds.group_by("method", "seed", "site").len()["len"].to_list() == [2] * 12
+    sent = rounds.group_by("method").agg(pl.col("bytes_up").min()).sort("method")
+    assert sent.rows()[2] == ("local", 0)
+    assert 0 < dict(sent.iter_rows())["ffl"] < dict(sent.iter_rows())["conventional"]
+
+
+def test_running_again_changes_nothing_and_trains_nothing(run: Path, phantoms: Path) -> None:
+    before = contents(run)
+    made = (run / "models/ffl/seed-1/b/model.json").stat().st_mtime_ns
+    run_study(run.parent / "study.toml", run, QUIET)
+    assert contents(run) == before
+    assert (run / "models/ffl/seed-1/b/model.json").stat().st_mtime_ns == made
+
+
+def test_the_order_of_sites_in_the_file_does_not_matter(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    text = study_text(phantoms)
+    a, b = text.index('[[site]]\nname = "a"'), text.index('[[site]]\nname = "b"')
+    end = text.index("\n[model]")
+    turned = text[:a] + text[b:end] + text[a:b] + text[end:]
+    run_study(write_study(tmp_path, turned), tmp_path / "run", QUIET)
+    for method in ("local", "conventional", "ffl"):
+        assert same(weights(run, method, "a"), weights(tmp_path / "run", method, "a"))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_ends_as_if_it_never_had_been(run: Path, tmp_path: Path) -> None:
+    study = write_study(tmp_path, (run / "study.toml").read_text())
+    code = (
+        "from pathlib import Path; from rich.console import Console\n"
+        "from polyhead.federation import simulate; simulate._SECONDS_BETWEEN_SNAPSHOTS = 0\n"
+        "from polyhead.study import run_study\n"
+        f"run_study(Path({str(study)!r}), Path({str(tmp_path / 'run')!r}), Console(quiet=True))"
+    )
+    models = {f"{method}/seed-{seed}" for method in ("local", "conventional", "ffl") for seed in (0, 1)}
+    for lines in (2, 6, 11):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            rounds = tmp_path / "run/rounds.csv"
+            if rounds.exists() and len(rounds.read_text().splitlines()) > lines:
+                os.kill(process.pid, signal.SIGKILL)
+            time.sleep(0.002)
+        process.wait(timeout=60)
+        assert process.returncode in (0, -signal.SIGKILL)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert {str(p.relative_to(tmp_path / "run/models")) for p in (tmp_path / "run/models").glob("*/*")} == models
+    assert contents(tmp_path / "run") == contents(run)
+
+
+def test_fine_tuning_parts_the_backbones_and_is_given_to_local_too(phantoms: Path, tmp_path: Path) -> None:
+    settings = TINY_SETTINGS.replace("local_steps = 1", 'local_steps = 1\nfinetune = "full"\nfinetune_steps = 3')
+    text = study_text(phantoms, '"local", "ffl"', settings).replace("seeds = [0, 1]", "seeds = [0]")
+    run_study(write_study(tmp_path, text), tmp_path / "run", QUIET)
+    assert not same(weights(tmp_path / "run", "ffl", "a"), weights(tmp_path / "run", "ffl", "b"))
+    rounds = pl.read_csv(tmp_path / "run/rounds.csv")
+    assert rounds.group_by("method", "site").len()["len"].to_list() == [3] * 4
+    assert rounds.filter(pl.col("round") == 2)["status"].unique().to_list() == ["alone"]
+
+
+def test_a_site_without_training_images_is_warned_about_and_still_tested(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = study_text(phantoms, '"ffl"').replace('name = "b"', 'name = "b"\ntrain_images = 1')
+    run_study(write_study(tmp_path, text), tmp_path / "run", QUIET)
+    assert "site b: " in caplog.text
+    assert "takes no part in training" in caplog.text
+    assert set(pl.read_csv(tmp_path / "run/rounds.csv")["site"]) == {"a"}
+    assert same(weights(tmp_path / "run", "ffl", "a"), weights(tmp_path / "run", "ffl", "b"))
+
+
+def test_findings_that_cannot_be_learned_are_warned_about(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in (("one_class", 0), ("blank", None)):
+        frame = pl.read_csv(phantoms / "a/manifest.csv").with_columns(pl.lit(value, pl.Int64).alias("Edema"))
+        frame.write_csv(phantoms / f"a/{name}.csv")
+        text = study_text(phantoms, '"local"').replace("a/manifest.csv", f"a/{name}.csv")
+        run_study(write_study(tmp_path / name, text.replace("[0, 1]", "[0]")), tmp_path / name / "run", QUIET)
+    assert "site a, finding 'Edema': all annotated training images are negative" in caplog.text
+    assert "site a, finding 'Edema': no training image is annotated" in caplog.text
+    metrics = pl.read_csv(tmp_path / "one_class/run/metrics.csv", schema_overrides={"seed": pl.String})
+    edema = metrics.filter(site="a", finding="Edema", metric="auroc", seed="0").row(0, named=True)
+    assert edema["value"] is None
+    assert edema["positives"] == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error", "message"),
+    [
+        ("a/manifest.csv", "c/manifest.csv", ManifestError, r"site a: .*c/manifest\.csv: cannot be read"),
+        ('name = "a"', 'name = "a"\nfindings = ["Effusions"]', ManifestError, "site a: .*no finding 'Effusions'"),
+        ('"resnet10"', '"resnet11"', StudyError, "'model.backbone': 'resnet11' is unknown; closest: resnet101?"),
+        ('"ffl"', '"fll"', StudyError, "key 'methods': 'fll' is unknown; closest: ffl"),
+        ('device = "cpu"', 'device = "cuda:7"', StudyError, "this machine has no 'cuda:7'"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_written(
+    phantoms: Path, tmp_path: Path, old: str, new: str, error: type[Exception], message: str
+) -> None:
+    study = write_study(tmp_path, study_text(phantoms).replace(old, new))
+    with pytest.raises(error, match=message):
+        run_study(study, tmp_path / "run", QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_study_in_the_same_directory_is_refused(run: Path, tmp_path: Path) -> None:
+    other = write_study(tmp_path, (run / "study.toml").read_text().replace("tiny", "other"))
+    with pytest.raises(RunError, match="belongs to another study"):
+        run_study(other, run, QUIET)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["three_countries", "matching_labels", "small_hospital"])
+def test_the_example_studies_run(name: str, real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    data = real_data("guangzhou").parents[1]
+    text = (EXAMPLES / f"{name}.toml").read_text().replace("../../shared/data", str(data))
+    for key, value in {"rounds": 2, "local_steps": 1, "width": 0.25, "replicates": 100}.items():
+        text = "\n".join(f"{key} = {value}" if line.startswith(f"{key} =") else line for line in text.splitlines())
+    study = write_study(tmp_path, text)
+    methods = load_study(study).methods
+    assert run_study(study, tmp_path / "run", QUIET).exists()
+    metrics = pl.read_csv(tmp_path / "run/metrics.csv", schema_overrides={"seed": pl.String})
+    assert metrics.filter(finding="mean", seed="all")["method"].unique().sort().to_list() == sorted(methods)

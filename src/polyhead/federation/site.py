@@ -81,7 +81,7 @@ def site_round(
     shared
         The shared entries as the server sent them.
     private
-        From the round before.
+        From the round before. Its optimizer state is used up; to do a round again, load a snapshot.
 
     Returns
     -------

@@ -17,7 +17,8 @@ def build_optimizer(module: nn.Module, training: Training, state: Mapping[str, t
     Parameters
     ----------
     state
-        From `optimizer_tensors`; empty for a fresh start. It is copied.
+        From `optimizer_tensors`; empty for a fresh start. The optimizer takes its tensors over and changes them: copying
+        them each round would cost more than everything else that federation adds to training.
     """
     # Without fusion AdamW takes as long on the CPU as a small network's backward pass.
     device = next(module.parameters()).device
@@ -48,9 +49,9 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.AdamW) -> dict[s
 
 
 def _like(tensor: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
-    """Copy a tensor of the state; moments get the memory layout of their parameter, as the fused step expects."""
-    if tensor.shape != parameter.shape:
-        return tensor.to(parameter.device, copy=True)
+    """Bring a tensor of the state to its parameter's device and memory layout, as the fused step expects."""
+    if tensor.shape != parameter.shape or tensor.stride() == parameter.stride():
+        return tensor.to(parameter.device)
     return torch.empty_like(parameter).copy_(tensor)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyhead.errors import StudyError
-from polyhead.findings import canonical_name, closest, match_findings, shared_findings
+from polyhead.findings import canonical_name, check_aliases, closest, match_findings, shared_findings
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,20 @@ def test_a_canonical_name_is_its_own_canonical_name(name: str) -> None:
 def test_the_study_can_match_and_unmatch() -> None:
     assert canonical_name("Normal", {"normal": "No Finding"}) == canonical_name("No Finding")
     assert canonical_name("Effusion", {"Effusion": "Effusion"}) != canonical_name("Pleural Effusion")
+
+
+def test_an_alias_may_lead_to_a_name_that_has_one() -> None:
+    assert canonical_name("Fluid", {"Fluid": "Effusion"}) == canonical_name("Pleural Effusion")
+    assert canonical_name("Normal", {"Normal": "No findings"}) == canonical_name("No Finding")
+    assert canonical_name("Fluid", {"Fluid": "Effusion", "Effusion": "Effusion"}) == "Effusion"
+
+
+@pytest.mark.parametrize(
+    ("aliases", "message"), [({"Edma": "x"}, "closest: Edema"), ({"edema": "x", "Edema": "y"}, "twice")]
+)
+def test_aliases_that_slip_are_refused(aliases: dict[str, str], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        check_aliases({"a": ["Edema"]}, aliases)
 
 
 def test_matching_lines_spellings_up() -> None:

@@ -77,6 +77,14 @@ def test_latin_1_is_read(tmp_path: Path) -> None:
         (HEADER.replace("Mass", "Edema") + ROWS, "line 1: column 'Edema' stands 2 times"),
         (HEADER.replace("Mass", "") + ROWS, "line 1: column 6 has no name"),
         ("image,patient_id,split\na.png,1,train\n", "no finding column"),
+        ("\ufeff", "line 1: column 1 has no name"),
+        (HEADER.replace("Mass", "mean") + ROWS, "column 'mean' cannot be a finding"),
+        (HEADER.replace("Mass", "Sex") + ROWS, "column 'Sex' cannot be a finding"),
+        (HEADER.replace("Mass", "=1+1") + ROWS, "column '=1+1' cannot be a finding"),
+        (HEADER.replace("Mass", "*") + ROWS, "column '*' cannot be a finding"),
+        (HEADER.replace("Mass", "A\x1b[2J") + ROWS, "cannot be a finding"),
+        (HEADER.replace("Mass", " Edema ") + ROWS, "column 'Edema' stands 2 times"),
+        (HEADER + ROWS + "d\x1b[2J.png,4,train,PA,1,0\n", "line 5, column 'image': 'd\\x1b[2J.png' holds control"),
         (HEADER + ROWS + "d.png,4,train,PA,1\n", "line 5: 5 fields, but the header has 6"),
         (HEADER + ROWS + "d.png,4,train,PA,1,0,1\n", "line 5: 7 fields, but the header has 6"),
         (HEADER + "\n" + ROWS, "line 2: 0 fields"),
@@ -107,6 +115,14 @@ def test_several_problems_are_said_together_and_many_are_counted(tmp_path: Path)
     message = refusal(tmp_path, HEADER + ROWS + bad)
     assert message.count("column 'Edema': '2'") == 8
     assert message.endswith("and 4 more problems")
+
+
+def test_a_stray_quote_is_read_as_it_stands(tmp_path: Path) -> None:
+    assert read(tmp_path, HEADER + ROWS + 'd.png,4"5,train,PA,1,0\n').frame["patient_id"][3] == '4"5'
+
+
+def test_a_finding_may_be_called_line(tmp_path: Path) -> None:
+    assert read(tmp_path, HEADER.replace("Mass", "line") + ROWS).findings == ("Edema", "line")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

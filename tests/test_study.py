@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +19,8 @@ from safetensors.torch import load_file
 
 from polyhead.config import load_study
 from polyhead.errors import ManifestError, RunError, StudyError
+from polyhead.federation.methods import METHODS
+from polyhead.federation.sharing import NOTHING
 from polyhead.phantom import Acquisition, write_site
 from polyhead.study import run_study
 
@@ -99,9 +103,9 @@ def test_a_run_leaves_what_the_contract_says(run: Path) -> None:
                     "test.parquet",
                 }
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
-        *("study.toml", "environment.json", "sites.csv", "rounds.csv", "models", "predictions"),
+        *("study.toml", "environment.json", "inputs.json", "sites.csv", "rounds.csv", "models", "predictions"),
         *("metrics.csv", "comparisons.csv", "report.html"),
-    } | ({"state"} & {path.name for path in run.iterdir()})
+    }
     environment = json.loads((run / "environment.json").read_text())
     assert environment["seeds"] == [0, 1]
     assert environment["versions"]["torch"] == torch.__version__
@@ -112,6 +116,57 @@ def test_ffl_ends_with_one_backbone_and_private_heads(run: Path) -> None:
     assert not same(weights(run, "local", "a"), weights(run, "local", "b"))
     assert same(weights(run, "conventional", "a", "head"), weights(run, "conventional", "b", "head"))
     assert not torch.equal(weights(run, "ffl", "a", "head")["weight"][1], weights(run, "ffl", "b", "head")["weight"][1])
+
+
+def test_with_sharing_switched_off_ffl_is_local_bit_for_bit(
+    run: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "ffl", replace(METHODS["ffl"], sharing=lambda federation: NOTHING))
+    text = study_text(phantoms, '"local", "ffl"')
+    run_study(write_study(tmp_path, text), tmp_path / "run", QUIET)
+    for site in "ab":
+        for part in ("backbone", "head"):
+            assert same(weights(tmp_path / "run", "ffl", site, part), weights(tmp_path / "run", "local", site, part))
+            assert same(weights(tmp_path / "run", "ffl", site, part), weights(run, "local", site, part))
+    differences = pl.read_csv(tmp_path / "run/comparisons.csv").filter(pl.col("p").is_not_null())
+    assert differences.height
+    assert set(differences["difference"]) == {0.0}
+    assert set(differences["p"]) == {1.0}
+
+
+def test_labels_that_changed_since_are_refused(run: Path, phantoms: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "sites"
+    shutil.copytree(phantoms, copy)
+    text = study_text(copy, '"local"').replace("[0, 1]", "[0]")
+    run_study(write_study(tmp_path, text), tmp_path / "run", QUIET)
+    manifest = copy / "a/manifest.csv"
+    pl.read_csv(manifest).with_columns(1 - pl.col("Cardiomegaly")).write_csv(manifest)
+    with pytest.raises(RunError, match="site a has changed since the run began"):
+        run_study(tmp_path / "study.toml", tmp_path / "run", QUIET)
+
+
+def test_going_on_with_other_versions_is_recorded(
+    phantoms: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = write_study(tmp_path, study_text(phantoms, '"local"').replace("[0, 1]", "[0]"))
+    run_study(study, tmp_path / "run", QUIET)
+    file = tmp_path / "run/environment.json"
+    begun = json.loads(file.read_text())
+    begun["versions"]["torch"] = "1.0"
+    file.write_text(json.dumps(begun))
+    run_study(study, tmp_path / "run", QUIET)
+    run_study(study, tmp_path / "run", QUIET)
+    now = json.loads(file.read_text())
+    assert now["versions"]["torch"] == "1.0"
+    assert [other["versions"]["torch"] for other in now["resumed"]] == [torch.__version__]
+    assert "begun with other versions" in caplog.text
+
+
+def test_a_lost_prediction_is_made_again(run: Path) -> None:
+    before = contents(run)
+    (run / "predictions/ffl/seed-0/a/test.parquet").unlink()
+    run_study(run.parent / "study.toml", run, QUIET)
+    assert contents(run) == before
 
 
 def test_models_list_their_findings_and_thresholds(run: Path) -> None:
@@ -158,6 +213,7 @@ def test_a_run_that_was_killed_ends_as_if_it_never_had_been(run: Path, tmp_path:
         f"run_study(Path({str(study)!r}), Path({str(tmp_path / 'run')!r}), Console(quiet=True))"
     )
     models = {f"{method}/seed-{seed}" for method in ("local", "conventional", "ffl") for seed in (0, 1)}
+    ends = []
     for lines in (2, 6, 11):
         process = subprocess.Popen([sys.executable, "-c", code])
         deadline = time.monotonic() + 120
@@ -167,7 +223,8 @@ def test_a_run_that_was_killed_ends_as_if_it_never_had_been(run: Path, tmp_path:
                 os.kill(process.pid, signal.SIGKILL)
             time.sleep(0.002)
         process.wait(timeout=60)
-        assert process.returncode in (0, -signal.SIGKILL)
+        ends.append(process.returncode)
+    assert ends.count(-signal.SIGKILL) >= 2, ends
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     assert {str(p.relative_to(tmp_path / "run/models")) for p in (tmp_path / "run/models").glob("*/*")} == models
     assert contents(tmp_path / "run") == contents(run)
@@ -190,7 +247,10 @@ def test_a_site_without_training_images_is_warned_about_and_still_tested(
     run_study(write_study(tmp_path, text), tmp_path / "run", QUIET)
     assert "site b: " in caplog.text
     assert "takes no part in training" in caplog.text
-    assert set(pl.read_csv(tmp_path / "run/rounds.csv")["site"]) == {"a"}
+    rounds = pl.read_csv(tmp_path / "run/rounds.csv")
+    assert rounds.filter(site="b")["status"].unique().to_list() == ["no training images"]
+    assert rounds.filter(site="a")["status"].unique().to_list() == ["averaged"]
+    assert "no training images" in (tmp_path / "run/report.html").read_text()
     assert same(weights(tmp_path / "run", "ffl", "a"), weights(tmp_path / "run", "ffl", "b"))
 
 
@@ -215,6 +275,8 @@ def test_findings_that_cannot_be_learned_are_warned_about(
     [
         ("a/manifest.csv", "c/manifest.csv", ManifestError, r"site a: .*c/manifest\.csv: cannot be read"),
         ('name = "a"', 'name = "a"\nfindings = ["Effusions"]', ManifestError, "site a: .*no finding 'Effusions'"),
+        ("[model]", '[findings.aliases]\n"Edemma" = "Edema"\n[model]', StudyError, "no site has a finding 'Edemma'"),
+        ('name = "b"', 'name = "b"\nfindings = ["Edema", "Edema"]', StudyError, "'Edema' stands twice"),
         ('"resnet10"', '"resnet11"', StudyError, "'model.backbone': 'resnet11' is unknown; closest: resnet101?"),
         ('"ffl"', '"fll"', StudyError, "key 'methods': 'fll' is unknown; closest: ffl"),
         ('device = "cpu"', 'device = "cuda:7"', StudyError, "this machine has no 'cuda:7'"),

@@ -163,6 +163,9 @@ def _train(job: _Job, method: Method, seed: int, sources: Sequence[SiteSource], 
             record(RoundRow(study.federation.rounds, site.name, loss, seconds, 0, 0, "alone"))
         _write_site(job, method.name, seed, site, model)
     shutil.rmtree(folder, ignore_errors=True)
+    for emptied in (folder.parent, folder.parent.parent):
+        if emptied.exists() and not any(emptied.iterdir()):
+            emptied.rmdir()
     progress.remove_task(task)
 
 

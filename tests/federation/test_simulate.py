@@ -97,7 +97,7 @@ def test_a_round_is_the_mean_of_the_sites_trained_alone(two_sites: list[Site], p
         assert torch.equal(tensor, expected)
 
 
-def test_with_sharing_off_ffl_is_local_training_bit_for_bit(two_sites: list[Site], plan: Plan, tmp_path: Path) -> None:
+def test_without_sharing_no_site_feels_another(two_sites: list[Site], plan: Plan, tmp_path: Path) -> None:
     together, _ = federate(two_sites, plan, NOTHING, tmp_path)
     for site in two_sites:
         alone, _ = federate([site], plan, NOTHING, tmp_path)

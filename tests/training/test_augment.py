@@ -54,7 +54,43 @@ def test_noise_has_the_size_that_was_asked_for() -> None:
     assert 0.28 < difference.std() < 0.32
 
 
-def test_a_quarter_turn_stays_within_its_limit() -> None:
-    # The picture rises by 4 to the right and 2 downwards; after a turn of at most 5 degrees it still rises right.
-    changed = augmented(picture(), rotation=5.0)
-    assert ((changed[..., 31] - changed[..., 0]).mean(dim=(1, 2)) > 3).all()
+def square(n: int = 200) -> torch.Tensor:
+    """A bright square of 16 pixels on black, in the middle of 64; centre of mass and area tell what was done to it."""
+    images = torch.zeros(n, 1, 64, 64)
+    images[..., 24:40, 24:40] = 1
+    return images
+
+
+def centres(images: torch.Tensor) -> torch.Tensor:
+    """Each image's centre of mass, in pixels from the middle: shape (n, 2), x and y."""
+    place = torch.arange(64) - 31.5
+    mass = images.sum(dim=(1, 2, 3))
+    return (
+        torch.stack([(images.sum(dim=2)[:, 0] * place).sum(1), (images.sum(dim=3)[:, 0] * place).sum(1)], 1)
+        / mass[:, None]
+    )
+
+
+def test_a_shift_moves_in_all_directions_up_to_its_limit() -> None:
+    moved = centres(augmented(square(), shift=0.1))
+    assert moved.abs().max() <= 6.4 + 0.01
+    assert (moved.amax(dim=0) > 5).all()
+    assert (moved.amin(dim=0) < -5).all()
+
+
+def test_a_scale_changes_the_area_up_to_its_limit_and_nothing_else() -> None:
+    scaled = augmented(square(), scale=0.2)
+    side = (scaled.sum(dim=(1, 2, 3)) / 256).sqrt()
+    assert 0.78 < side.min() < 0.85
+    assert 1.15 < side.max() < 1.22
+    assert centres(scaled).abs().max() < 0.1
+
+
+def test_a_rotation_turns_both_ways_up_to_its_limit() -> None:
+    images = torch.zeros(200, 1, 64, 64)
+    images[..., 24:40, 50:58] = 1  # Right of the middle by 22 pixels: a turn moves it up or down.
+    x, y = centres(augmented(images, rotation=10.0)).unbind(1)
+    degrees = torch.rad2deg(torch.atan2(y, x))
+    assert degrees.abs().max() <= 10.1
+    assert degrees.max() > 8
+    assert degrees.min() < -8

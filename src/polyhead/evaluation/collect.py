@@ -68,14 +68,18 @@ def read_run(run: Path, methods: Sequence[str] | None = None) -> Iterator[list[M
     """
     root = run / "predictions"
     folders = [path for path in sorted(root.glob("*/*/*")) if path.is_dir() and not _hidden(path.relative_to(root))]
-    found = sorted({_method(folder) for folder in folders})
-    wanted = sorted(found if methods is None else methods, key=lambda method: _BASELINES.get(method, 2))
+    found = _baselines_first(sorted({_method(folder) for folder in folders}))
+    wanted = found if methods is None else _baselines_first(methods)
     for method in wanted or ["any method"]:
         if method not in found:
             raise RunError(f"{root}: no predictions of {method}; found: {', '.join(found) or 'none'}. Finish the run.")
     for site in sorted({folder.name for folder in folders if _method(folder) in wanted}):
         models = [_read_model(folder) for folder in folders if folder.name == site and _method(folder) in wanted]
         yield sorted(models, key=lambda model: (wanted.index(model.method), model.seed))
+
+
+def _baselines_first(methods: Sequence[str]) -> list[str]:
+    return sorted(methods, key=lambda method: _BASELINES.get(method, 2))
 
 
 def check_complete(run: Path, methods: Sequence[str], seeds: Sequence[int], sites: Sequence[str]) -> None:

@@ -41,9 +41,9 @@ def build_backbone(model: Model, seed: int) -> nn.Module:
     StudyError
         If the backbone is unknown, or a width is asked of a network that has none.
     """
+    build = _builder(model)
     if model.width != 1.0 and model.backbone not in _RESNETS:
         raise StudyError(f"key 'model.width': {model.width}, but only ResNets have a width; {model.backbone} has not.")
-    build = _builder(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()

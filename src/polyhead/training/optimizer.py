@@ -17,8 +17,8 @@ def build_optimizer(module: nn.Module, training: Training, state: Mapping[str, t
     Parameters
     ----------
     state
-        From `optimizer_tensors`; empty for a fresh start. The optimizer takes its tensors over and changes them: copying
-        them each round would cost more than everything else that federation adds to training.
+        From `optimizer_tensors`; empty for a fresh start. The optimizer takes its tensors over and changes them:
+        copying them each round would cost more than everything else that federation adds to training.
     """
     # Without fusion AdamW takes as long on the CPU as a small network's backward pass.
     device = next(module.parameters()).device

@@ -175,9 +175,11 @@ def test_running_again_gives_the_same_bytes(run):
 
 
 def test_exchanging_two_methods_changes_signs_alone(run):
+    # By another name: local comes first in whatever order methods are named.
+    (run / "predictions/local").rename(run / "predictions/alone")
     forth, back = (
-        evaluate_run(run, 99, ["local", "ffl"]).comparisons,
-        evaluate_run(run, 99, ["ffl", "local"]).comparisons,
+        evaluate_run(run, 99, ["alone", "ffl"]).comparisons,
+        evaluate_run(run, 99, ["ffl", "alone"]).comparisons,
     )
     for one, other, sign in (
         ("difference", "difference", -1),
@@ -206,3 +208,9 @@ def test_another_method_or_finding_beside_it_changes_no_interval(run, tmp_path):
     single = pl.col("finding").is_in(["Effusion", "Cardiomegaly"])
     less = beside.filter(pl.col("method") == "fewer", single).drop("method")
     assert_frame_equal(less, alone.filter(single).drop("method"), check_exact=True)
+
+
+def test_a_baseline_is_what_others_are_compared_with_whatever_the_order(run):
+    named = evaluate_run(run, 99, ["ffl", "local"]).comparisons
+    assert named.equals(evaluate_run(run, 99, ["local", "ffl"]).comparisons)
+    assert named["reference"].unique().to_list() == ["local"]

@@ -63,6 +63,7 @@ def resnet50_round(dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[
     sites = [site(name, 4, ["Edema"]) for name in "abcde"]
     models = build_models(sites, Model(backbone="resnet50", image_size=32), FFL, 0, CPU)
     start = initial_state(models, FFL)
+    sums: dict[str, torch.Tensor] = {}
 
     def ours() -> None:
         def updates() -> Iterator[SiteUpdate]:
@@ -71,7 +72,7 @@ def resnet50_round(dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[
                 state = model.state_dict()
                 yield SiteUpdate(name, 0, 4, 0.5, {entry: state[entry] for entry in start.shared})
 
-        weighted_mean(updates(), start.shared, "equal")
+        weighted_mean(updates(), start.shared, "equal", sums)
 
     def bare() -> None:
         mean: dict[str, torch.Tensor] = {}

@@ -35,6 +35,16 @@ def test_weights_by_examples_by_hand() -> None:
     assert mean["n"] == 12  # 12.25
 
 
+def test_sums_of_an_earlier_round_leave_no_trace() -> None:
+    sums: dict[str, torch.Tensor] = {}
+    weighted_mean([B, A], CURRENT, "examples", sums)
+    for weighting in ("examples", "equal"):
+        again = weighted_mean([A, B], CURRENT, weighting, sums)
+        fresh = weighted_mean([A, B], CURRENT, weighting)
+        assert all(torch.equal(again[name], fresh[name]) for name in CURRENT)
+    assert weighted_mean([], CURRENT, "equal", sums)["w"].tolist() == [0.0, 0.0]
+
+
 def test_types_are_kept() -> None:
     mean = weighted_mean([A, B], CURRENT, "equal")
     assert {name: tensor.dtype for name, tensor in mean.items()} == {"w": torch.float32, "n": torch.int64}

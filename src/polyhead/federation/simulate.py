@@ -47,11 +47,12 @@ def simulate(
         State after the last round.
     """
     state = start
+    sums: dict[str, torch.Tensor] = {}
     saved = time.monotonic()
     for round_ in range(state.rounds_done, plan.federation.rounds):
         private = dict(state.private)
         updates = _updates(sites, models, plan, round_, state.shared, private, on_round)
-        shared = weighted_mean(updates, state.shared, plan.federation.weighting)
+        shared = weighted_mean(updates, state.shared, plan.federation.weighting, sums)
         state = Snapshot(round_ + 1, shared, private)
         if time.monotonic() - saved > _SECONDS_BETWEEN_SNAPSHOTS:
             save_snapshot(state, folder)

@@ -148,15 +148,16 @@ def _train(job: _Job, method: Method, seed: int, sources: Sequence[SiteSource], 
         progress.update(task, completed=row.round + 1)
 
     plan = Plan(seed, study.federation, study.training)
-    able = _who_can_train(sites)
     for site in sites:
-        if site not in able and start.rounds_done == 0:
-            record(RoundRow(0, site.name, math.nan, 0.0, 0, 0, "no training images"))
-    end = simulate(able, models, plan, start, folder, record)
+        if not site.can_train:
+            _log.warning("site %s: %d training images; it takes no part in training.", site.name, len(site.train))
+            if start.rounds_done == 0:
+                record(RoundRow(0, site.name, math.nan, 0.0, 0, 0, "no training images"))
+    end = simulate([site for site in sites if site.can_train], models, plan, start, folder, record)
     for site in sites:
         model = models[site.name]
         load_state(model, {**end.shared, **end.private[site.name].model})
-        if study.federation.finetune != "none" and len(site.train) >= 2:
+        if study.federation.finetune != "none" and site.can_train:
             began = time.monotonic()
             loss = finetune(site, model, plan)
             seconds = time.monotonic() - began
@@ -173,13 +174,6 @@ def _sites_for(method: Method, study: StudyConfig, sources: Sequence[SiteSource]
     aliases = study.findings.aliases
     chosen = method.findings({source.name: source.manifest.findings for source in sources}, aliases)
     return [site_for(source, chosen[source.name], aliases) for source in sources]
-
-
-def _who_can_train(sites: Sequence[Site]) -> list[Site]:
-    for site in sites:
-        if len(site.train) < 2:
-            _log.warning("site %s: %d training images; it takes no part in training.", site.name, len(site.train))
-    return [site for site in sites if len(site.train) >= 2]
 
 
 def _write_site(job: _Job, method: str, seed: int, site: Site, model: SiteModel) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from polyhead.evaluation import COMPARISONS, METRICS
+from polyhead.evaluation import ALL_SEEDS, COMPARISONS, MEAN, METRICS
 
 __all__ = ["print_summary"]
 
@@ -17,11 +17,13 @@ Row = dict[str, Any]
 
 def print_summary(run: Path, console: Console) -> None:
     """Print the macro means of ``metrics.csv`` and ``comparisons.csv``: a line a site and method, and a difference."""
-    about_mean = (pl.col("metric") == "auroc") & (pl.col("finding") == "mean")
+    about_mean = (pl.col("metric") == "auroc") & (pl.col("finding") == MEAN)
     metrics = pl.read_csv(run / "metrics.csv", schema=METRICS, glob=False)
     table = _table("Mean test AUROC over each method's own findings", "site", "method", "AUROC [95 %]", "patients")
     for row in (
-        metrics.filter(about_mean & (pl.col("seed") == "all")).sort("site", maintain_order=True).iter_rows(named=True)
+        metrics.filter(about_mean & (pl.col("seed") == ALL_SEEDS))
+        .sort("site", maintain_order=True)
+        .iter_rows(named=True)
     ):
         _add(table, row["site"], row["method"], _interval(row, "value", "{:.3f}"), row["patients"])
     console.print(table)

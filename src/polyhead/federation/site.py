@@ -36,6 +36,11 @@ class Site:
     val: SplitData
     test: SplitData
 
+    @property
+    def can_train(self) -> bool:
+        """Whether it takes part in training: with fewer than two images there is nothing to learn from."""
+        return len(self.train) >= 2
+
 
 @dataclass(frozen=True)
 class PrivateState:

@@ -15,11 +15,11 @@ from polars.exceptions import PolarsError
 
 from polyhead.config import StudyConfig, parse_study
 from polyhead.errors import RunError
+from polyhead.evaluation import ALL_SEEDS as OVERALL
+from polyhead.evaluation import MEAN
 
 __all__ = ["MEAN", "OVERALL", "Comparison", "Estimate", "RunTables", "load_run"]
 
-MEAN = "mean"  # as a finding: the mean over a site's findings
-OVERALL = "all"  # as a seed: the mean over the seeds
 
 _COLUMNS = {
     "sites.csv": ("site finding canonical split", "positives negatives blank images patients"),

@@ -178,7 +178,7 @@ def many(patients: int) -> Manifest:
         for patient in range(patients)
         for image in range(3)
     ]
-    return Manifest(Path("manifest.csv"), pl.DataFrame(rows), ("Edema",))
+    return Manifest(Path("manifest.csv"), pl.DataFrame(rows), ("Edema",), Path())
 
 
 def test_shards_are_disjoint_complete_and_whole_patients() -> None:
@@ -202,7 +202,7 @@ def test_the_limit_holds_for_training_images_of_whole_patients(most: int) -> Non
 
 def test_row_order_changes_neither_shard_nor_limit() -> None:
     manifest = many(100)
-    turned = Manifest(manifest.path, manifest.frame.reverse(), manifest.findings)
+    turned = Manifest(manifest.path, manifest.frame.reverse(), manifest.findings, manifest.root)
     for change in (lambda m: take_shard(m, 1, 2), lambda m: limit_training(m, 60)):
         assert set(change(turned).frame["image"]) == set(change(manifest).frame["image"])
 

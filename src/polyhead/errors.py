@@ -3,6 +3,7 @@
 * PolyheadError             anything below; the command line prints it as one line
     * UsageError            a command was called wrongly (exit code 2)
     * StudyError            the study file asks for something impossible (exit code 2)
+    * SourceError           a data set's own files cannot be imported
     * ManifestError         a site's table cannot be trusted
     * ImageError            an image cannot be read
     * CacheError            a pixel cache cannot be built or does not fit
@@ -21,6 +22,7 @@ __all__ = [
     "PolyheadError",
     "PredictionsError",
     "RunError",
+    "SourceError",
     "StudyError",
     "UpdateError",
     "UsageError",
@@ -72,3 +74,7 @@ class RunError(PolyheadError):
 
 class PredictionsError(PolyheadError):
     """A table of predictions cannot be trusted."""
+
+
+class SourceError(PolyheadError):
+    """A data set's own files are not what its adapter, or the map of its columns, expects."""

@@ -3,7 +3,8 @@
 ==============  ==========================================================================================
 column          meaning
 ==============  ==========================================================================================
-``image``       path of the image, relative to the manifest's folder; never outside it; unique
+``image``       path of the image, relative to the manifest's folder, or to the one that ``site.toml`` beside it names;
+                never outside it; unique
 ``patient_id``  text, exactly as written: "007", "7" and "7.0" are three patients
 ``split``       ``train``, ``val`` or ``test``; a patient is in one split only
 ``view``, ``sex``, ``age``, ``study_id``
@@ -15,7 +16,7 @@ Blank never means negative: a blank label enters neither the loss nor a metric.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,17 @@ import polars as pl
 from polyhead.atomic import replacing
 from polyhead.errors import ManifestError
 from polyhead.findings import closest
+from polyhead.manifest_rules import (
+    LABELS,
+    REQUIRED_COLUMNS,
+    RESERVED_COLUMNS,
+    SPLITS,
+    finding_columns,
+    table_problems,
+    usable_rows,
+)
+from polyhead.problems import Problem
+from polyhead.site_file import read_site_file
 from polyhead.tables import read_text_table
 
 __all__ = [
@@ -31,6 +43,8 @@ __all__ = [
     "RESERVED_COLUMNS",
     "SPLITS",
     "Manifest",
+    "check_manifest",
+    "image_lines",
     "label_counts",
     "limit_training",
     "read_manifest",
@@ -39,13 +53,7 @@ __all__ = [
     "write_manifest",
 ]
 
-SPLITS = ("train", "val", "test")
-REQUIRED_COLUMNS = ("image", "patient_id", "split")
-RESERVED_COLUMNS = (*REQUIRED_COLUMNS, "view", "sex", "age", "study_id")
-
-_LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0}
 _SHOWN_PROBLEMS = 8
-_LINE = "\0line"  # No header can hold this name.
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,19 @@ class Manifest:
     Attributes
     ----------
     path
-        The file it was read from; images are relative to ``path.parent``.
+        The file it was read from.
     frame
         The reserved columns as text, then each finding as Int8: 1, 0 or null (not annotated).
     findings
         The finding columns, in the file's order.
+    root
+        The folder that images are relative to.
     """
 
     path: Path
     frame: pl.DataFrame
     findings: tuple[str, ...]
+    root: Path
 
     def split(self, name: str) -> pl.DataFrame:
         """Return the rows of one split, in file order."""
@@ -79,19 +90,47 @@ def read_manifest(path: Path) -> Manifest:
     ManifestError
         Naming file, line, column and value of what was found; see the module's table for what is allowed.
     """
+    problems, manifest = check_manifest(path)
+    if problems or manifest is None:
+        more = sum(problem.count for problem in problems[_SHOWN_PROBLEMS:])
+        shown = [problem.text for problem in problems[:_SHOWN_PROBLEMS]]
+        raise ManifestError(
+            "\n".join(f"{path}, {line}" for line in shown + ([f"and {more} more problems"] if more else []))
+        )
+    return manifest
+
+
+def check_manifest(path: Path) -> tuple[tuple[Problem, ...], Manifest | None]:
+    """Read a manifest as far as it can be read.
+
+    Returns
+    -------
+    tuple
+        Everything that is wrong with it; empty if it is sound.
+    Manifest or None
+        What remains if faulty rows are left out and faulty labels are blank; None if columns are missing or misnamed.
+
+    Raises
+    ------
+    ManifestError
+        The file cannot be read as a table at all.
+    """
+    root = read_site_file(path.parent).images or path.parent
     text = read_text_table(path, ManifestError)
-    missing = [name for name in REQUIRED_COLUMNS if name not in text.columns]
-    if missing:
-        raise ManifestError(f"{path}: no column {missing[0]!r}; {closest(missing[0], text.columns)}. Rename or add it.")
-    findings = tuple(name for name in text.columns if name not in RESERVED_COLUMNS)
-    problems = list(_problems(text, findings))
-    if problems:
-        more = len(problems) - _SHOWN_PROBLEMS
-        shown = problems[:_SHOWN_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else [])
-        raise ManifestError("\n".join(f"{path}, {problem}" for problem in shown))
+    problems = tuple(table_problems(text))
+    if any(problem.kind == "column" for problem in problems):
+        return problems, None
+    findings = finding_columns(text)
     reserved = [name for name in RESERVED_COLUMNS if name in text.columns]
-    labels = pl.col(findings).replace_strict(_LABELS, return_dtype=pl.Int8)
-    return Manifest(path, text.select(*reserved, labels) if findings else text.select(reserved), findings)
+    labels = pl.col(findings).replace_strict(LABELS, default=None, return_dtype=pl.Int8)
+    rows = usable_rows(text) if problems else text
+    return problems, Manifest(path, rows.select(*reserved, labels), findings, root)
+
+
+def image_lines(path: Path) -> dict[str, int]:
+    """Return every image that a manifest names in a usable row, with its line in the file; labels are not judged."""
+    text = read_text_table(path, ManifestError).with_row_index("\0line", offset=2)
+    return dict(usable_rows(text).select("image", "\0line").iter_rows())
 
 
 def write_manifest(frame: pl.DataFrame, path: Path) -> Manifest:
@@ -162,66 +201,3 @@ def _patient_hashes(manifest: Manifest, purpose: str) -> dict[str, int]:
         patient: int.from_bytes(hashlib.sha256(f"{purpose}\0{patient}".encode()).digest()[:8])
         for patient in manifest.frame["patient_id"].unique()
     }
-
-
-def _problems(text: pl.DataFrame, findings: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong, each beginning with the line of the file."""
-    names = list(_name_problems(findings))
-    if names:
-        yield from names
-        return
-    numbered = text.with_row_index(_LINE, offset=2)
-    for column in REQUIRED_COLUMNS:
-        for line in numbered.filter(pl.col(column).is_null())[_LINE]:
-            yield f"line {line}, column {column!r}: blank. Every image needs one."
-    yield from _split_problems(numbered)
-    yield from _image_problems(numbered)
-    for finding in findings:
-        bad = numbered.filter(pl.col(finding).is_not_null() & ~pl.col(finding).is_in(list(_LABELS)))
-        for line, value in bad.select(_LINE, finding).iter_rows():
-            yield f"line {line}, column {finding!r}: {value!r}. Allowed: 1, 0 or blank (not annotated)."
-
-
-def _name_problems(findings: Sequence[str]) -> Iterator[str]:
-    if not findings:
-        yield "line 1: no finding column. Add at least one column with 1, 0 or blank."
-    for finding in findings:
-        # A spreadsheet would run a name that begins like a formula, and a terminal obeys control characters.
-        if not finding[0].isalnum() or not finding.isprintable():
-            yield f"line 1: column {finding!r} cannot be a finding. Begin with a letter or digit; printable text only."
-        if finding.casefold() in (*RESERVED_COLUMNS, "mean"):
-            yield f"line 1: column {finding!r} cannot be a finding: {finding.casefold()!r} has a meaning of its own."
-
-
-def _split_problems(numbered: pl.DataFrame) -> Iterator[str]:
-    unknown = numbered.filter(pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS))
-    for line, value in unknown.select(_LINE, "split").iter_rows():
-        yield f"line {line}, column 'split': {value!r}. Allowed: {', '.join(SPLITS)}."
-    for split in SPLITS:
-        if not (numbered["split"] == split).any():
-            yield f"column 'split': no image in {split!r}. Training, validation and test all need some."
-    torn = (
-        numbered.filter(pl.col("patient_id").is_not_null())
-        .group_by("patient_id")
-        .agg(pl.col("split").unique().sort(), pl.col(_LINE).min())
-        .filter(pl.col("split").list.len() > 1)
-        .sort(_LINE)
-    )
-    if torn.height:
-        first = ", ".join(
-            f"{row['patient_id']} ({'+'.join(map(str, row['split']))})" for row in torn.head(3).to_dicts()
-        )
-        yield f"column 'split': {torn.height} patients are in more than one split, first {first}. Keep each in one."
-
-
-def _image_problems(numbered: pl.DataFrame) -> Iterator[str]:
-    image = pl.col("image")
-    outside = numbered.filter(image.str.contains(r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"))
-    for line, value in outside.select(_LINE, "image").iter_rows():
-        yield f"line {line}, column 'image': {value!r} leads out of the site's folder. Give a path below it."
-    control = numbered.filter(image.str.contains(r"[\x00-\x1f\x7f-\x9f]"))
-    for line, value in control.select(_LINE, "image").iter_rows():
-        yield f"line {line}, column 'image': {value!r} holds control characters. Rename the file."
-    twice = numbered.filter(image.is_not_null() & image.is_duplicated() & ~image.is_first_distinct())
-    for line, value in twice.select(_LINE, "image").iter_rows():
-        yield f"line {line}, column 'image': {value!r} stands on an earlier line too. Keep one row per image."

@@ -103,13 +103,13 @@ def build(manifest: Manifest, folder: Path, size: int, progress: Progress | None
 def _check_confined(manifest: Manifest) -> None:
     for line, name in enumerate(manifest.frame["image"], start=2):
         try:
-            confined_path(manifest.path.parent, name)
+            confined_path(manifest.root, name)
         except ImageError as problem:
             raise CacheError(f"{manifest.path}, line {line}, column 'image': {problem}") from problem
 
 
 def _make_plan(manifest: Manifest, folder: Path, key: str, size: int) -> _Plan:
-    root, header = manifest.path.parent, header_file(folder, key)
+    root, header = manifest.root, header_file(folder, key)
     contents = Contents(size, {name: fingerprint(root / name) for name in manifest.frame["image"]})
     array = array_file(folder, key, contents)
     images = tuple(contents.images.items())

@@ -116,7 +116,7 @@ def open_cache(manifest: Manifest, folder: Path, size: int) -> PixelCache | None
 
 
 def _fits(contents: Contents, manifest: Manifest) -> bool:
-    root = manifest.path.parent
+    root = manifest.root
     return all(
         name in contents.images and contents.images[name] == fingerprint(root / name)
         for name in manifest.frame["image"]
@@ -124,7 +124,7 @@ def _fits(contents: Contents, manifest: Manifest) -> bool:
 
 
 def _missing(manifest: Manifest) -> dict[str, str]:
-    root = manifest.path.parent
+    root = manifest.root
     return {name: "is missing." for name in manifest.frame["image"] if fingerprint(root / name) is None}
 
 

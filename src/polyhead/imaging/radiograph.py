@@ -1,0 +1,31 @@
+"""A decoded image, before it becomes a square."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Grey", "Radiograph"]
+
+Grey = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Radiograph:
+    """An image as its file shows it: grey, upright, bright where the body is dense.
+
+    Attributes
+    ----------
+    grey
+        Shape ``(height, width)``; uint8, or uint16 where the file holds more than 8 bits.
+    file_format
+        By content, never by extension.
+    notes
+        What a policy did to it, in a few fixed words that hold nothing of the file: ``"colour"``, ``"first of several
+        frames"``, ``"lateral view"``, ...
+    """
+
+    grey: Grey
+    file_format: Literal["PNG", "JPEG", "DICOM"]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,128 @@
+"""What makes a manifest's table acceptable, rule by rule; `polyhead.manifest` says what the columns mean."""
+
+from collections.abc import Iterator, Sequence
+
+import polars as pl
+
+from polyhead.findings import closest
+from polyhead.problems import Problem
+
+__all__ = [
+    "LABELS",
+    "REQUIRED_COLUMNS",
+    "RESERVED_COLUMNS",
+    "SPLITS",
+    "finding_columns",
+    "table_problems",
+    "usable_rows",
+]
+
+SPLITS = ("train", "val", "test")
+REQUIRED_COLUMNS = ("image", "patient_id", "split")
+RESERVED_COLUMNS = (*REQUIRED_COLUMNS, "view", "sex", "age", "study_id")
+LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0}
+
+# So many lines of one kind are named one by one; the rest is a number.
+_NAMED = 1000
+_LINE = "\0line"  # No header can hold this name.
+_OUTSIDE = r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f]"
+
+
+def finding_columns(text: pl.DataFrame) -> tuple[str, ...]:
+    """Return the columns that are findings, in the table's order."""
+    return tuple(name for name in text.columns if name not in RESERVED_COLUMNS)
+
+
+def table_problems(text: pl.DataFrame) -> Iterator[Problem]:
+    """Yield everything that is wrong with a table of text, in the order in which to mend it; all are errors.
+
+    Row ``i`` (from 0) of the table is line ``i + 2`` of its file.
+    """
+    missing = [name for name in REQUIRED_COLUMNS if name not in text.columns]
+    for name in missing:
+        yield _error("column", f"no column {name!r}; {closest(name, text.columns)}. Rename or add it.")
+    names = list(_name_problems(finding_columns(text)))
+    yield from names
+    if missing or names:
+        return
+    numbered = text.with_row_index(_LINE, offset=2)
+    for column in REQUIRED_COLUMNS:
+        blank = numbered.filter(pl.col(column).is_null())
+        yield from _by_line(blank, "blank", column, "Every image needs one.", blank_value=True)
+    yield from _split_problems(numbered)
+    yield from _image_problems(numbered)
+    for finding in finding_columns(text):
+        bad = numbered.filter(pl.col(finding).is_not_null() & ~pl.col(finding).is_in(list(LABELS)))
+        yield from _by_line(bad, "label", finding, ". Allowed: 1, 0 or blank (not annotated).")
+
+
+def usable_rows(text: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows that name an image once, below the site's folder, with a patient and a split."""
+    image = pl.col("image")
+    return text.filter(
+        image.is_not_null()
+        & image.is_first_distinct()
+        & ~image.str.contains(_OUTSIDE)
+        & ~image.str.contains(_CONTROL)
+        & pl.col("patient_id").is_not_null()
+        & pl.col("split").is_in(SPLITS)
+    )
+
+
+def _error(kind: str, text: str, count: int = 1) -> Problem:
+    return Problem("error", kind, text, count)
+
+
+def _by_line(bad: pl.DataFrame, kind: str, column: str, rule: str, *, blank_value: bool = False) -> Iterator[Problem]:
+    """Yield a problem a row, and one for all beyond those that are named."""
+    for line, value in bad.head(_NAMED).select(_LINE, column).iter_rows():
+        found = "blank. " if blank_value else repr(value)
+        yield _error(kind, f"line {line}, column {column!r}: {found}{rule}")
+    if bad.height > _NAMED:
+        more = bad.height - _NAMED
+        yield _error(kind, f"column {column!r}: and so on {more} lines more, the last is {bad[_LINE][-1]}.", more)
+
+
+def _name_problems(findings: Sequence[str]) -> Iterator[Problem]:
+    if not findings:
+        yield _error("column", "line 1: no finding column. Add at least one column with 1, 0 or blank.")
+    for finding in findings:
+        cannot = f"line 1: column {finding!r} cannot be a finding"
+        # A spreadsheet would run a name that begins like a formula, and a terminal obeys control characters.
+        if not finding[0].isalnum() or not finding.isprintable():
+            yield _error("column", f"{cannot}. Begin with a letter or digit; printable text only.")
+        if finding.casefold() in (*RESERVED_COLUMNS, "mean"):
+            yield _error("column", f"{cannot}: {finding.casefold()!r} has a meaning of its own.")
+
+
+def _split_problems(numbered: pl.DataFrame) -> Iterator[Problem]:
+    unknown = numbered.filter(pl.col("split").is_not_null() & ~pl.col("split").is_in(SPLITS))
+    yield from _by_line(unknown, "split", "split", f". Allowed: {', '.join(SPLITS)}.")
+    for split in SPLITS:
+        if not (numbered["split"] == split).any():
+            text = f"column 'split': no image in {split!r}. Training, validation and test all need some."
+            yield _error("empty-split", text)
+    torn = (
+        numbered.filter(pl.col("patient_id").is_not_null())
+        .group_by("patient_id")
+        .agg(pl.col("split").unique().sort(), pl.col(_LINE).min())
+        .filter(pl.col("split").list.len() > 1)
+        .sort(_LINE)
+    )
+    if torn.height:
+        first = ", ".join(
+            f"{row['patient_id']} ({'+'.join(map(str, row['split']))})" for row in torn.head(3).to_dicts()
+        )
+        text = f"column 'split': {torn.height} patients are in more than one split, first {first}. Keep each in one."
+        yield _error("patient-in-two-splits", text, torn.height)
+
+
+def _image_problems(numbered: pl.DataFrame) -> Iterator[Problem]:
+    image = pl.col("image")
+    outside = numbered.filter(image.str.contains(_OUTSIDE))
+    yield from _by_line(outside, "path", "image", " leads out of the site's folder. Give a path below it.")
+    control = numbered.filter(image.str.contains(_CONTROL))
+    yield from _by_line(control, "path", "image", " holds control characters. Rename the file.")
+    twice = numbered.filter(image.is_not_null() & image.is_duplicated() & ~image.is_first_distinct())
+    yield from _by_line(twice, "row-twice", "image", " stands on an earlier line too. Keep one row per image.")

@@ -1,0 +1,82 @@
+"""``site.toml``, beside a manifest: where the images are, and how the labels were made. It never leaves the site.
+
+Without the file, images lie below the manifest's own folder. An example::
+
+    images = "/data/CheXpert-v1.0"      # images are named relative to this folder, and none may lie outside it
+
+    [source]                            # the choices behind the labels; every report of a study repeats them
+    adapter = "chexpert"
+    uncertain = "blank"
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from polyhead.atomic import write_atomically
+from polyhead.errors import ManifestError
+from polyhead.findings import closest
+
+__all__ = ["SiteFile", "read_site_file", "write_site_file"]
+
+_NAME = "site.toml"
+
+
+@dataclass(frozen=True)
+class SiteFile:
+    """What stands in ``site.toml``.
+
+    Attributes
+    ----------
+    images
+        Folder that the manifest's images are relative to; None is the manifest's own.
+    source
+        Choices behind the labels, by name; empty if none are on record.
+    """
+
+    images: Path | None = None
+    source: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_site_file(folder: Path) -> SiteFile:
+    """Read a folder's ``site.toml``; an absent file is an empty one. Relative paths are relative to the folder.
+
+    Raises
+    ------
+    ManifestError
+        The file is no TOML, or holds an unknown key or a value of another type.
+    """
+    path = folder / _NAME
+    try:
+        content = tomllib.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        return SiteFile()
+    except OSError as problem:
+        raise ManifestError(f"{path}: cannot be read ({problem.strerror}).") from problem
+    except (ValueError, RecursionError) as problem:
+        raise ManifestError(f"{path}: not valid TOML: {problem}.") from problem
+    known = {"images": str, "source": dict}
+    for key, value in content.items():
+        if key not in known:
+            raise ManifestError(f"{path}: unknown key {key!r}; {closest(key, known)}.")
+        if not isinstance(value, known[key]):
+            raise ManifestError(
+                f"{path}: key {key!r}: found {value!r}; allowed is {'text' if key == 'images' else 'a table'}."
+            )
+    source = {name: str(value) for name, value in content.get("source", {}).items()}
+    return SiteFile(folder / content["images"] if "images" in content else None, source)
+
+
+def write_site_file(folder: Path, contents: SiteFile) -> None:
+    """Write a folder's ``site.toml``, atomically."""
+    # A JSON string is a TOML string too.
+    lines = [f"images = {json.dumps(str(contents.images))}"] if contents.images else []
+    if contents.source:
+        lines += [
+            "",
+            "[source]",
+            *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in contents.source.items()),
+        ]
+    write_atomically(folder / _NAME, "\n".join(lines).lstrip("\n") + "\n")

@@ -4,6 +4,8 @@ The order is a function of (seed, site, step) alone: nothing needs to be remembe
 every method shows a site the same images at the same step.
 """
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +17,7 @@ from polyhead.imaging.prepare import PixelCache
 from polyhead.manifest import Manifest
 from polyhead.seeds import derive_seed
 
-__all__ = ["SplitData", "batch_rows", "image_batch", "load_split"]
+__all__ = ["SplitData", "batch_rows", "image_batch", "load_split", "read_ahead"]
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,41 @@ def _epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-def image_batch(split: SplitData, indices: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+def read_ahead(
+    split: SplitData, batches: Iterable[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """Yield batch after batch with its pixels, each read from disk while its forerunner is worked on.
+
+    A cache larger than memory is read at random; without this, training would stand still for every batch.
+
+    Parameters
+    ----------
+    batches
+        The images of each batch, as indices below ``len(split)``.
+
+    Yields
+    ------
+    tuple
+        The indices; and the pixels, shape ``(batch, size, size)``, uint8, a copy in memory.
+    """
+
+    def read(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        return indices, np.take(split.pixels, split.rows[indices], axis=0)
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = None
+        for indices in batches:
+            ready, coming = coming, reader.submit(read, indices)
+            if ready:
+                yield ready.result()
+        if coming:
+            yield coming.result()
+
+
+def image_batch(pixels: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """Return images as float32, shape ``(n, 1, size, size)``: grey levels 0 to 255 become -2 to 2.
 
     The constants are fixed, not estimated: no statistic of a site's images has to be shared or stored.
     """
-    pixels = torch.from_numpy(split.pixels[split.rows[indices]]).to(device)
-    return (pixels.unsqueeze(1).to(torch.float32) / 63.75 - 2).to(memory_format=torch.channels_last)
+    on_device = torch.from_numpy(pixels).to(device)
+    return (on_device.unsqueeze(1).to(torch.float32) / 63.75 - 2).to(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
 """Training at one site: some optimizer steps on its own images. The only training loop there is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from polyhead.config import Training
 from polyhead.seeds import derive_seed
 from polyhead.training.augment import augment
-from polyhead.training.dataset import SplitData, batch_rows, image_batch
+from polyhead.training.dataset import SplitData, batch_rows, image_batch, read_ahead
 from polyhead.training.loss import masked_bce, positive_weights
 from polyhead.training.model import SiteModel
 from polyhead.training.optimizer import build_optimizer, learning_rate, optimizer_tensors
@@ -71,8 +71,7 @@ def train_locally(
     # Dropout draws from the global generator; it gets a seed of its own here and is put back afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed("dropout", *stretch.seed_parts, stretch.first_step))
-        for step in range(stretch.first_step, stretch.first_step + stretch.steps):
-            images, labels = _batch(data, training, step, stretch.seed_parts, device)
+        for step, images, labels in _batches(data, training, stretch, device):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, stretch.total_steps, training.learning_rate)
             loss = masked_bce(model(images), labels, pos_weight)
@@ -83,10 +82,13 @@ def train_locally(
     return total_loss.item() / stretch.steps, optimizer_tensors(trained, optimizer)
 
 
-def _batch(
-    data: SplitData, training: Training, step: int, seed_parts: tuple[str | int, ...], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    indices = batch_rows(len(data), training.batch_size, step, *seed_parts)
-    generator = torch.Generator().manual_seed(derive_seed("augment", *seed_parts, step))
-    images = augment(image_batch(data, indices, device), training.augment, generator)
-    return images, torch.from_numpy(data.labels[indices]).to(device)
+def _batches(
+    data: SplitData, training: Training, stretch: Stretch, device: torch.device
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Yield each step's number, augmented images and labels."""
+    steps = range(stretch.first_step, stretch.first_step + stretch.steps)
+    order = (batch_rows(len(data), training.batch_size, step, *stretch.seed_parts) for step in steps)
+    for step, (indices, pixels) in zip(steps, read_ahead(data, order), strict=True):
+        generator = torch.Generator().manual_seed(derive_seed("augment", *stretch.seed_parts, step))
+        images = augment(image_batch(pixels, device), training.augment, generator)
+        yield step, images, torch.from_numpy(data.labels[indices]).to(device)

@@ -5,7 +5,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from polyhead.training.dataset import SplitData, image_batch
+from polyhead.training.dataset import SplitData, image_batch, read_ahead
 from polyhead.training.model import SiteModel
 
 __all__ = ["predict_split", "predictions_table"]
@@ -20,11 +20,11 @@ def predict_split(model: SiteModel, data: SplitData) -> NDArray[np.float64]:
     """
     device = model.head.weight.device
     model.eval()
+    batches = (np.arange(first, min(first + _BATCH, len(data))) for first in range(0, len(data), _BATCH))
     scores = [np.zeros((0, len(model.findings)))]
     with torch.inference_mode():
-        for first in range(0, len(data), _BATCH):
-            indices = np.arange(first, min(first + _BATCH, len(data)))
-            scores.append(torch.sigmoid(model(image_batch(data, indices, device)).cpu().double()).numpy())
+        for _, pixels in read_ahead(data, batches):
+            scores.append(torch.sigmoid(model(image_batch(pixels, device)).cpu().double()).numpy())
     return np.concatenate(scores)
 
 

@@ -41,7 +41,7 @@ ALLOWED = {
     "federation": {"training", "config", "findings", "seeds", "atomic", "errors"},
     "evaluation": {"predictions", "seeds", "atomic", "errors"},
     "report": {"evaluation", "predictions", "tables", "config", "findings", "atomic", "errors"},
-    "environment": {"training", "manifest", "config", "atomic", "errors"},
+    "environment": {"training", "manifest", "site_file", "config", "atomic", "errors"},
     "sites": {"federation", "training", "imaging", "manifest", "config", "findings", "errors"},
     "study": {
         "findings",
@@ -84,6 +84,7 @@ ONLY_IN = {
     "matplotlib": ("report/plots.py",),
     "PIL": ("imaging", "phantom"),
     "pydicom": ("imaging/dicom",),
+    "imagecodecs": ("imaging/dicom",),
     "imagehash": ("imaging/hashes.py",),
     "typer": ("cli.py",),
     "pydantic": ("config.py",),

@@ -18,6 +18,7 @@ from polyhead.manifest import (
     take_shard,
     write_manifest,
 )
+from polyhead.site_file import SiteFile
 
 HEADER = "image,patient_id,split,view,Edema,Mass\n"
 ROWS = "a.png,1,train,PA,1,0\nb.png,2,val,,,1\nc.png,03,test,AP,0.0,1.0\n"
@@ -155,6 +156,37 @@ def test_writing_and_reading_gives_the_table_back(tmp_path: Path) -> None:
     again = write_manifest(manifest.frame, tmp_path / "copy/manifest.csv")
     assert again.frame.equals(manifest.frame)
     assert again.findings == manifest.findings
+
+
+def test_a_faulty_table_is_not_written(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    good = read(tmp_path, HEADER + ROWS)
+    torn = good.frame.with_columns(patient_id=pl.lit("1"))
+    with pytest.raises(ManifestError) as problem:
+        write_manifest(torn, site / "manifest.csv", SiteFile(source={"a": "b"}))
+    assert str(problem.value).startswith(f"{site / 'manifest.csv'}, column 'split': 1 patients are in more than one")
+    assert list(site.iterdir()) == []
+
+
+def test_a_faulty_table_leaves_what_was_there_before(tmp_path: Path) -> None:
+    good = read(tmp_path, HEADER + ROWS)
+    site = tmp_path / "site"
+    write_manifest(good.frame, site / "manifest.csv", SiteFile(tmp_path, {"uncertain": "blank"}))
+    before = {path.name: path.read_bytes() for path in site.iterdir()}
+    assert set(before) == {"manifest.csv", "site.toml"}
+    for faulty in (good.frame.with_columns(patient_id=pl.lit("1")), good.frame.with_columns(image=pl.lit("a\nb"))):
+        with pytest.raises(ManifestError, match=r"site/manifest\.csv, "):
+            write_manifest(faulty, site / "manifest.csv", SiteFile())
+        assert {path.name: path.read_bytes() for path in site.iterdir()} == before
+
+
+def test_a_written_site_knows_where_its_images_are(tmp_path: Path) -> None:
+    frame = read(tmp_path, HEADER + ROWS).frame
+    assert write_manifest(frame, tmp_path / "manifest.csv").root == tmp_path
+    written = write_manifest(frame, tmp_path / "manifest.csv", SiteFile(Path("pictures")))
+    assert written.root == tmp_path / "pictures"
+    assert written.path == tmp_path / "manifest.csv"
+    assert read_manifest(written.path).root == written.root
 
 
 def test_findings_are_selected_in_the_order_asked_for(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from polyhead.errors import ManifestError, RunError, StudyError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.sharing import NOTHING
 from polyhead.phantom import Acquisition, write_site
+from polyhead.site_file import SiteFile, write_site_file
 from polyhead.study import run_study
 
 QUIET = Console(quiet=True)
@@ -160,6 +161,18 @@ def test_going_on_with_other_versions_is_recorded(
     assert now["versions"]["torch"] == "1.0"
     assert [other["versions"]["torch"] for other in now["resumed"]] == [torch.__version__]
     assert "begun with other versions" in caplog.text
+
+
+def test_the_choices_behind_the_labels_go_into_the_run_and_its_report(phantoms: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "sites"
+    shutil.copytree(phantoms, copy)
+    write_site_file(copy / "b", SiteFile(source={"adapter": "chexpert", "uncertain": "blank"}))
+    study = write_study(tmp_path, study_text(copy, '"local"').replace("[0, 1]", "[0]"))
+    page = run_study(study, tmp_path / "run", QUIET).read_text()
+    assert json.loads((tmp_path / "run/sources.json").read_text()) == {
+        "b": {"adapter": "chexpert", "uncertain": "blank"}
+    }
+    assert "chexpert" in page
 
 
 def test_a_lost_prediction_is_made_again(run: Path) -> None:

@@ -5,17 +5,22 @@ Commands import what they need when they run, so that ``--help`` answers at once
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.progress import TaskID
+from rich.table import Table
 
 from polyhead.errors import PolyheadError, UsageError
+from polyhead.imaging.recipe import Aspect, Colour, Equalize, Frames, Intensity, Preset, Recipe, make_recipe
 
 __all__ = ["app", "main"]
 
@@ -27,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+Policy = Literal["blank", "negative", "positive"]
 console = Console()
 errors = Console(stderr=True)
 
@@ -64,31 +70,153 @@ def _run(
         run_study(study, out, console)
 
 
-@app.command("prepare", epilog="Example: `polyhead prepare data/our-hospital --size 224`")
+@app.command("import", epilog="Example: `polyhead import table exports --map columns.toml --out our-hospital`")
+def _import(
+    adapter: Annotated[str, typer.Argument(help="table, chexpert, mimic-cxr, chestxray14, vindr-cxr or padchest.")],
+    root: Annotated[Path, typer.Argument(help="The data set's folder; nothing in it is changed.")],
+    out: Annotated[Path, typer.Option(help="The site's folder, for manifest.csv and site.toml.")],
+    map_file: Annotated[Path | None, typer.Option("--map", help="table: what its columns mean, as TOML.")] = None,
+    uncertain: Annotated[Policy, typer.Option(help="What a label becomes that the source calls uncertain.")] = "blank",
+    not_mentioned: Annotated[Policy, typer.Option(help="What a finding becomes on which it is silent.")] = "blank",
+    views: Annotated[Literal["frontal", "all"], typer.Option(help="Which views to keep.")] = "frontal",
+    seed: Annotated[int, typer.Option(help="Deals patients to splits where there are none.")] = 0,
+    validation: Annotated[
+        float, typer.Option(help="Its share of training, if there is none.", min=0.01, max=0.5)
+    ] = 0.1,
+    min_positives: Annotated[int, typer.Option(help="padchest: training images that a finding needs.", min=1)] = 50,
+    labels: Annotated[Literal["all", "physician"], typer.Option(help="padchest: whose labels.")] = "all",
+    allow_missing: Annotated[bool, typer.Option("--allow-missing", help="Leave out what is not on disk.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a manifest that is there.")] = False,
+) -> None:
+    """Make a site of a data set's own files: a manifest and a note of the choices. Images stay where they are."""
+    from polyhead.adapters.imported import Options
+    from polyhead.adapters.importing import import_site, print_import
+    from polyhead.progress import progress_bar
+
+    usual = Options(uncertain, not_mentioned, views, seed, validation)
+    options = replace(usual, min_positives=min_positives, labels=labels, allow_missing=allow_missing)
+    with progress_bar(console) as progress:
+        task = progress.add_task("Importing", total=None)
+        manifest, imported = import_site(
+            *(adapter, root, out, options, map_file),
+            force=force,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    print_import(manifest, imported, console)
+
+
+@app.command("prepare", epilog="Example: `polyhead prepare data/our-hospital --size 224 --aspect crop --frames first`")
 def _prepare(
     site: Annotated[Path, typer.Argument(help="A site's folder, with manifest.csv.")],
     size: Annotated[int, typer.Option(help="Side of the square images in pixels.", min=32, max=2048)] = 224,
     skip: Annotated[float, typer.Option(help="Share of unreadable images to leave out at most.", min=0, max=1)] = 0.01,
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache; by default the site's own.")] = None,
+    recipe: Annotated[Preset, typer.Option(help="How an image becomes a square; `paper` is the authors' way.")] = (
+        "standard"
+    ),
+    aspect: Annotated[Aspect | None, typer.Option(help="Add black, cut, or squash; by default the recipe's.")] = None,
+    intensity: Annotated[Intensity | None, typer.Option(help="To 8 bits; by default the recipe's.")] = None,
+    equalize: Annotated[Equalize | None, typer.Option(help="Equalise grey levels; by default the recipe's.")] = None,
+    frames: Annotated[Frames | None, typer.Option(help="Of a file with several; by default the recipe's.")] = None,
+    colour: Annotated[Colour | None, typer.Option(help="Of a colour file; by default the recipe's.")] = None,
 ) -> None:
-    """Read a site's images once into a pixel cache; interrupted, it goes on where it stopped."""
+    """Read a site's images once into a pixel cache; interrupted, it goes on where it stopped.
+
+    `run` finds this cache if the study's [pixels] and image_size say the same.
+    """
     from polyhead.imaging.prepare import prepare
     from polyhead.manifest import read_manifest
     from polyhead.progress import progress_bar
 
     manifest = read_manifest(site / "manifest.csv")
+    changes = {"aspect": aspect, "intensity": intensity, "equalize": equalize, "frames": frames, "colour": colour}
+    chosen = make_recipe(recipe, changes)
     with _resumable(), progress_bar(console) as progress:
         task = progress.add_task("Reading images", total=None)
         pixels = prepare(
             manifest,
             cache or site,
             size,
+            chosen,
             bad_budget=skip,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     for image, reason in pixels.bad.items():
         console.print(f"left out: {image}: {reason}", markup=False)
+    _print_policies(chosen, pixels.notes.values())
     console.print(f"{manifest.frame.height - len(pixels.bad)} images of {size} x {size} are ready.")
+
+
+def _print_policies(recipe: Recipe, notes: Iterable[tuple[str, ...]]) -> None:
+    """Say what was chosen, and how many images each policy concerned."""
+    table = Table("Policy", "Choice or images", title="How images were read", title_justify="left")
+    for policy, choice in asdict(recipe).items():
+        table.add_row(policy, choice)
+    table.add_section()
+    for note, count in Counter(note for some in notes for note in some).most_common():
+        table.add_row(note, f"{count:,} images")
+    console.print(table)
+
+
+@app.command("check", epilog="Example: `polyhead check data/our-hospital --cache cache --share summary.json`")
+def _check(
+    source: Annotated[list[Path], typer.Argument(help="Sites' folders, or one study file (.toml).")],
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square images; by default 224, or the study's.", min=32, max=2048)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the pixel caches; by default the study's, or each site's own.")
+    ] = None,
+    skip: Annotated[
+        float | None,
+        typer.Option(help="Largest share of unreadable images; by default 0.01, or the study's.", min=0, max=1),
+    ] = None,
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Read each image; without, tables only, and no step is timed.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for a machine.")] = False,
+    share: Annotated[
+        Path | None, typer.Option(help="Also write a summary without patients and small counts to this file.")
+    ] = None,
+) -> None:
+    """Check tables, images, labels, time and disk before anything leaves; exit code 1 if anything is an error."""
+    from polyhead.check.images import Reading
+    from polyhead.check.record import to_json
+    from polyhead.check.share import write_share
+    from polyhead.check.show import show
+    from polyhead.check.site import check_sites
+    from polyhead.progress import progress_bar
+
+    study = source[0] if source[0].suffix == ".toml" else None
+    if any(path.suffix == ".toml" for path in source) and len(source) > 1:
+        raise UsageError("give one study file, or folders of sites, not both.")
+    if study and (size or skip is not None):
+        raise UsageError("--size and --skip are for sites; a study has its own: 'model.image_size', 'bad_images'.")
+    with _resumable(), progress_bar(errors) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total, visible=done < total)
+
+        reading = Reading(
+            size or 224, cache=cache, bad_budget=0.01 if skip is None else skip, images=images, progress=told
+        )
+        if study:
+            # A study needs PyTorch, and tables alone do not.
+            from polyhead.check.study import check_study
+
+            result = check_study(study, reading)
+        else:
+            result = check_sites(source, reading)
+    if share:
+        write_share(result, share)
+    if json:
+        typer.echo(to_json(result))
+    else:
+        show(result, console)
+    raise typer.Exit(0 if result.sound else 1)
 
 
 @app.command("evaluate", epilog="Example: `polyhead evaluate runs/three_countries --replicates 2000`")

@@ -19,6 +19,7 @@ __all__ = [
     "Federation",
     "Findings",
     "Model",
+    "Pixels",
     "StudyConfig",
     "StudySite",
     "Training",
@@ -76,6 +77,25 @@ class Findings(_Section):
     """Names of findings: ``aliases = {spelling: name to compare under}``, on top of the built-in ones."""
 
     aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}
+
+
+class Pixels(_Section):
+    """How an image becomes a grey square.
+
+    Attributes
+    ----------
+    recipe
+        ``standard``, or ``paper``: what the authors did.
+    aspect, intensity, equalize, frames, colour
+        Each changes one of the recipe's choices; see `polyhead.imaging.recipe.Recipe`.
+    """
+
+    recipe: Literal["standard", "paper"] = "standard"
+    aspect: Literal["pad", "crop", "stretch"] | None = None
+    intensity: Literal["auto", "robust", "minmax"] | None = None
+    equalize: Literal["none", "histogram", "clahe"] | None = None
+    frames: Literal["refuse", "first"] | None = None
+    colour: Literal["luminance", "refuse"] | None = None
 
 
 class Model(_Section):
@@ -193,6 +213,7 @@ class StudyConfig(_Section):
     bad_images: Annotated[float, Field(ge=0, lt=1)] = 0.01
     site: Annotated[list[StudySite], Field(min_length=1)]
     findings: Findings = Findings()
+    pixels: Pixels = Pixels()
     model: Model = Model()
     federation: Federation = Federation()
     training: Training = Training()

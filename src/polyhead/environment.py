@@ -1,4 +1,4 @@
-"""What a run was computed with and from: ``environment.json`` and ``inputs.json``."""
+"""What a run was computed with and from: ``environment.json``, ``inputs.json`` and ``sources.json``."""
 
 import hashlib
 import json
@@ -13,13 +13,14 @@ from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig
 from polyhead.errors import RunError
 from polyhead.manifest import Manifest
+from polyhead.site_file import read_site_file
 from polyhead.training.device import Device, describe_device
 
-__all__ = ["keep_environment", "keep_inputs"]
+__all__ = ["keep_environment", "keep_inputs", "keep_sources"]
 
 _log = logging.getLogger(__name__)
 
-_PACKAGES = ("polyhead", "torch", "monai", "numpy", "polars", "pillow", "scikit-learn", "safetensors")
+_PACKAGES = ("polyhead", "torch", "monai", "numpy", "polars", "pillow", "pydicom", "scikit-learn", "safetensors")
 
 
 def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
@@ -60,6 +61,20 @@ def keep_inputs(path: Path, study: StudyConfig, manifests: Mapping[str, Manifest
         if changed:
             raise RunError(f"{path.parent}: {changed[0]} has changed since the run began. Choose another --out.")
     write_atomically(path, json.dumps(inputs, indent=2) + "\n")
+
+
+def keep_sources(path: Path, study: StudyConfig) -> None:
+    """Write the choices behind the labels of every site whose ``site.toml`` has them on record; no file if none has.
+
+    Raises
+    ------
+    ManifestError
+        If a ``site.toml`` is faulty.
+    """
+    found = {site.name: dict(read_site_file(site.manifest.parent).source) for site in study.site}
+    sources = {name: choices for name, choices in found.items() if choices}
+    if sources:
+        write_atomically(path, json.dumps(sources, indent=2) + "\n")
 
 
 def _hash(content: bytes) -> str:

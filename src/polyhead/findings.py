@@ -9,10 +9,21 @@ Effusion", and "Normal" (a class of children's radiographs) is not "No Finding" 
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from polyhead.errors import StudyError
 
-__all__ = ["canonical_name", "check_aliases", "closest", "match_findings", "shared_findings"]
+__all__ = [
+    "Decision",
+    "canonical_name",
+    "check_aliases",
+    "closest",
+    "explain_name",
+    "match_findings",
+    "shared_findings",
+]
+
+Decision = Literal["as written", "spelling", "built-in alias", "study's alias"]
 
 _BUILT_IN = {
     "effusion": "Pleural Effusion",
@@ -54,6 +65,20 @@ def canonical_name(name: str, aliases: Mapping[str, str] | None = None) -> str:
             return _titled(plain)
         plain = own.get(plain, plain)
     return _titled(_plain(_BUILT_IN.get(plain, plain)))
+
+
+def explain_name(name: str, aliases: Mapping[str, str] | None = None) -> tuple[str, Decision]:
+    """Return a finding's canonical name, and what led to it.
+
+    ``as written``: it is the name itself; ``spelling``: but for case, underscores, hyphens and spaces; else an alias,
+    built in or the study's own. An alias by which a study keeps two names apart counts, too.
+    """
+    canonical = canonical_name(name, aliases)
+    if _plain(name) in map(_plain, aliases or {}):
+        return canonical, "study's alias"
+    if canonical == name:
+        return canonical, "as written"
+    return canonical, "spelling" if canonical == _titled(_plain(name)) else "built-in alias"
 
 
 def check_aliases(findings: Mapping[str, Iterable[str]], aliases: Mapping[str, str]) -> None:

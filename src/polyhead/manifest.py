@@ -35,7 +35,7 @@ from polyhead.manifest_rules import (
     usable_rows,
 )
 from polyhead.problems import Problem
-from polyhead.site_file import read_site_file
+from polyhead.site_file import SiteFile, read_site_file, write_site_file
 from polyhead.tables import read_text_table
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "image_lines",
     "label_counts",
     "limit_training",
+    "narrow",
     "read_manifest",
     "select_findings",
     "take_shard",
@@ -90,14 +91,7 @@ def read_manifest(path: Path) -> Manifest:
     ManifestError
         Naming file, line, column and value of what was found; see the module's table for what is allowed.
     """
-    problems, manifest = check_manifest(path)
-    if problems or manifest is None:
-        more = sum(problem.count for problem in problems[_SHOWN_PROBLEMS:])
-        shown = [problem.text for problem in problems[:_SHOWN_PROBLEMS]]
-        raise ManifestError(
-            "\n".join(f"{path}, {line}" for line in shown + ([f"and {more} more problems"] if more else []))
-        )
-    return manifest
+    return _trusted(path, *check_manifest(path))
 
 
 def check_manifest(path: Path) -> tuple[tuple[Problem, ...], Manifest | None]:
@@ -115,16 +109,7 @@ def check_manifest(path: Path) -> tuple[tuple[Problem, ...], Manifest | None]:
     ManifestError
         The file cannot be read as a table at all.
     """
-    root = read_site_file(path.parent).images or path.parent
-    text = read_text_table(path, ManifestError)
-    problems = tuple(table_problems(text))
-    if any(problem.kind == "column" for problem in problems):
-        return problems, None
-    findings = finding_columns(text)
-    reserved = [name for name in RESERVED_COLUMNS if name in text.columns]
-    labels = pl.col(findings).replace_strict(LABELS, default=None, return_dtype=pl.Int8)
-    rows = usable_rows(text) if problems else text
-    return problems, Manifest(path, rows.select(*reserved, labels), findings, root)
+    return _check(path, read_site_file(path.parent).images or path.parent)
 
 
 def image_lines(path: Path) -> dict[str, int]:
@@ -133,11 +118,31 @@ def image_lines(path: Path) -> dict[str, int]:
     return dict(usable_rows(text).select("image", "\0line").iter_rows())
 
 
-def write_manifest(frame: pl.DataFrame, path: Path) -> Manifest:
-    """Write a table as ``manifest.csv`` and return it as read back, so that what is written has been checked."""
+def write_manifest(frame: pl.DataFrame, path: Path, site: SiteFile | None = None) -> Manifest:
+    """Write a table as ``manifest.csv``, and `site` as ``site.toml`` beside it.
+
+    Returns
+    -------
+    Manifest
+        As read back, so that what is written has been checked.
+
+    Raises
+    ------
+    ManifestError
+        As from `read_manifest`. Nothing is written then, and files that were there before stay as they were.
+    """
+    folder = path.parent
+    # A faulty site.toml that is to be replaced is not read.
+    images = read_site_file(folder).images if site is None else site.images and folder / site.images
     with replacing(path) as temporary:
         frame.write_csv(temporary)
-    return read_manifest(path)
+        try:
+            manifest = _trusted(temporary, *_check(temporary, images or folder))
+        except ManifestError as problem:
+            raise ManifestError(str(problem).replace(str(temporary), str(path))) from problem
+        if site is not None:
+            write_site_file(folder, site)
+    return replace(manifest, path=path)
 
 
 def select_findings(manifest: Manifest, names: Sequence[str]) -> Manifest:
@@ -153,6 +158,21 @@ def select_findings(manifest: Manifest, names: Sequence[str]) -> Manifest:
             raise ManifestError(f"{manifest.path}: no finding {name!r}; {closest(name, manifest.findings)}.")
     reserved = [name for name in RESERVED_COLUMNS if name in manifest.frame.columns]
     return replace(manifest, frame=manifest.frame.select(*reserved, *names), findings=tuple(names))
+
+
+def narrow(manifest: Manifest, findings: Sequence[str] | None, shard: str | None, train_images: int | None) -> Manifest:
+    """Keep what a study asks of a site: findings (None: all), shard ``"i/n"``, training images; in this order.
+
+    Raises
+    ------
+    ManifestError
+        As from `select_findings`.
+    """
+    manifest = select_findings(manifest, findings or manifest.findings)
+    if shard:
+        index, count = map(int, shard.split("/"))
+        manifest = take_shard(manifest, index, count)
+    return limit_training(manifest, train_images) if train_images else manifest
 
 
 def take_shard(manifest: Manifest, index: int, count: int) -> Manifest:
@@ -194,6 +214,28 @@ def label_counts(manifest: Manifest) -> pl.DataFrame:
             counts = {"positives": (label == 1).sum(), "negatives": (label == 0).sum(), "blank": label.null_count()}
             rows.append({"split": split, "finding": finding, **counts, **size})
     return pl.DataFrame(rows)
+
+
+def _check(path: Path, root: Path) -> tuple[tuple[Problem, ...], Manifest | None]:
+    text = read_text_table(path, ManifestError)
+    problems = tuple(table_problems(text))
+    if any(problem.kind == "column" for problem in problems):
+        return problems, None
+    findings = finding_columns(text)
+    reserved = [name for name in RESERVED_COLUMNS if name in text.columns]
+    labels = pl.col(findings).replace_strict(LABELS, default=None, return_dtype=pl.Int8)
+    rows = usable_rows(text) if problems else text
+    return problems, Manifest(path, rows.select(*reserved, labels), findings, root)
+
+
+def _trusted(path: Path, problems: Sequence[Problem], manifest: Manifest | None) -> Manifest:
+    if problems or manifest is None:
+        more = sum(problem.count for problem in problems[_SHOWN_PROBLEMS:])
+        shown = [problem.text for problem in problems[:_SHOWN_PROBLEMS]]
+        raise ManifestError(
+            "\n".join(f"{path}, {line}" for line in shown + ([f"and {more} more problems"] if more else []))
+        )
+    return manifest
 
 
 def _patient_hashes(manifest: Manifest, purpose: str) -> dict[str, int]:

@@ -70,6 +70,10 @@ def usable_rows(text: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _bare(name: str) -> str:
+    return name if name.isprintable() else repr(name)  # A terminal obeys control characters.
+
+
 def _error(kind: str, text: str, count: int = 1) -> Problem:
     return Problem("error", kind, text, count)
 
@@ -103,17 +107,14 @@ def _split_problems(numbered: pl.DataFrame) -> Iterator[Problem]:
         if not (numbered["split"] == split).any():
             text = f"column 'split': no image in {split!r}. Training, validation and test all need some."
             yield _error("empty-split", text)
-    torn = (
-        numbered.filter(pl.col("patient_id").is_not_null())
-        .group_by("patient_id")
-        .agg(pl.col("split").unique().sort(), pl.col(_LINE).min())
-        .filter(pl.col("split").list.len() > 1)
-        .sort(_LINE)
-    )
+    # Pairs first: grouping the rows would hold every line of every patient.
+    pairs = numbered.filter(pl.col("patient_id").is_not_null() & pl.col("split").is_in(SPLITS))
+    pairs = pairs.select("patient_id", "split").unique()
+    torn = pairs.filter(pl.col("patient_id").is_duplicated()).group_by("patient_id").agg(pl.col("split").sort())
     if torn.height:
-        first = ", ".join(
-            f"{row['patient_id']} ({'+'.join(map(str, row['split']))})" for row in torn.head(3).to_dicts()
-        )
+        lines = numbered.group_by("patient_id").agg(pl.col(_LINE).min())
+        firsts = torn.join(lines, on="patient_id").sort(_LINE).head(3)
+        first = ", ".join(f"{_bare(patient)} ({'+'.join(splits)})" for patient, splits, _ in firsts.iter_rows())
         text = f"column 'split': {torn.height} patients are in more than one split, first {first}. Keep each in one."
         yield _error("patient-in-two-splits", text, torn.height)
 

@@ -65,18 +65,32 @@ def read_site_file(folder: Path) -> SiteFile:
             raise ManifestError(
                 f"{path}: key {key!r}: found {value!r}; allowed is {'text' if key == 'images' else 'a table'}."
             )
-    source = {name: str(value) for name, value in content.get("source", {}).items()}
-    return SiteFile(folder / content["images"] if "images" in content else None, source)
+    source = content.get("source", {})
+    for key, value in source.items():
+        if isinstance(value, dict | list):
+            raise ManifestError(f"{path}: key 'source.{key}': found {value!r}; allowed is text or a number.")
+    choices = {key: str(value) for key, value in source.items()}
+    return SiteFile(folder / content["images"] if "images" in content else None, choices)
 
 
 def write_site_file(folder: Path, contents: SiteFile) -> None:
-    """Write a folder's ``site.toml``, atomically."""
-    # A JSON string is a TOML string too.
-    lines = [f"images = {json.dumps(str(contents.images))}"] if contents.images else []
+    """Write a folder's ``site.toml``, atomically.
+
+    Raises
+    ------
+    ManifestError
+        The images' folder has a name that is no text, which TOML cannot hold.
+    """
+    lines = [f"images = {_quoted(str(contents.images))}"] if contents.images else []
     if contents.source:
-        lines += [
-            "",
-            "[source]",
-            *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in contents.source.items()),
-        ]
-    write_atomically(folder / _NAME, "\n".join(lines).lstrip("\n") + "\n")
+        choices = [f"{_quoted(key)} = {_quoted(value)}" for key, value in contents.source.items()]
+        lines += ["", "[source]", *choices]
+    try:
+        write_atomically(folder / _NAME, "\n".join(lines).lstrip("\n") + "\n")
+    except UnicodeEncodeError as problem:
+        raise ManifestError(f"{folder / _NAME}: the name of the images' folder is not UTF-8. Rename it.") from problem
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML string too, but for the one character that only TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -11,10 +11,11 @@ from polyhead.errors import ManifestError
 from polyhead.federation.site import Site
 from polyhead.findings import canonical_name
 from polyhead.imaging.prepare import PixelCache, prepare
+from polyhead.imaging.recipe import Recipe, make_recipe
 from polyhead.manifest import Manifest, label_counts, limit_training, read_manifest, select_findings, take_shard
 from polyhead.training.dataset import load_split
 
-__all__ = ["SiteSource", "count_labels", "open_site", "read_site", "site_for", "warn_about_labels"]
+__all__ = ["SiteSource", "count_labels", "open_site", "read_site", "recipe_of", "site_for", "warn_about_labels"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,12 +62,18 @@ def open_site(
 ) -> SiteSource:
     """Build a site's pixel cache, or reuse it; it covers the whole manifest file, for all sites that share it."""
     folder = study.cache or site.manifest.parent
-    cache = prepare(manifest, folder, study.model.image_size, bad_budget=study.bad_images, progress=progress)
+    size, budget = study.model.image_size, study.bad_images
+    cache = prepare(manifest, folder, size, recipe_of(study), bad_budget=budget, progress=progress)
     for image, reason in cache.bad.items():
         _log.warning("site %s: %s is left out: %s", site.name, image, reason)
     readable = replace(manifest, frame=manifest.frame.filter(~pl.col("image").is_in(list(cache.bad))))
     _refuse_empty(site, readable)
     return SiteSource(site.name, readable, cache)
+
+
+def recipe_of(study: StudyConfig) -> Recipe:
+    """Return how a study's images become squares."""
+    return make_recipe(study.pixels.recipe, study.pixels.model_dump(exclude={"recipe"}))
 
 
 def site_for(source: SiteSource, findings: Sequence[str], aliases: Mapping[str, str]) -> Site:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig, load_study
-from polyhead.environment import keep_environment, keep_inputs
+from polyhead.environment import keep_environment, keep_inputs, keep_sources
 from polyhead.errors import StudyError
 from polyhead.evaluation import evaluate_run, youden_threshold
 from polyhead.federation.methods import Method, choose_methods
@@ -31,7 +31,7 @@ from polyhead.manifest import Manifest
 from polyhead.predictions import write_predictions
 from polyhead.progress import progress_bar
 from polyhead.report import write_report
-from polyhead.sites import SiteSource, count_labels, open_site, read_site, site_for, warn_about_labels
+from polyhead.sites import SiteSource, count_labels, open_site, read_site, recipe_of, site_for, warn_about_labels
 from polyhead.summary import print_summary
 from polyhead.training.device import Device, describe_device, resolve_device
 from polyhead.training.model import SiteModel, load_state
@@ -80,6 +80,7 @@ def run_study(study_file: Path, out: Path, console: Console) -> Path:
         if known:
             console.print(f"{out} is there already: going on where it stopped.", markup=False, highlight=False)
         keep_inputs(out / "inputs.json", study, manifests)
+        keep_sources(out / "sources.json", study)
         keep_environment(out / "environment.json", study, device)
         with progress_bar(console) as progress:
             sources = _prepare_sites(study, manifests, progress)
@@ -186,7 +187,8 @@ def _write_site(job: _Job, method: str, seed: int, site: Site, model: SiteModel)
     )
     thresholds = {finding: _threshold(val.filter(pl.col("finding") == finding)) for finding in site.findings}
     about = {"method": method, "seed": seed, "site": site.name, "thresholds": thresholds}
-    save_model(model, job.study.model, about, model_folder(job.run, method, seed, site.name))
+    model_to = model_folder(job.run, method, seed, site.name)
+    save_model(model, job.study.model, recipe_of(job.study), about, model_to)
 
 
 def _threshold(predictions: pl.DataFrame) -> float | None:

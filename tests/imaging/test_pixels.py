@@ -1,116 +1,73 @@
 """Laws of the pixel path on tiny synthetic images."""
 
-import io
 import os
 import struct
 import tracemalloc
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
 from polyhead.errors import ImageError
-from polyhead.imaging.pixels import MAX_PIXELS, confined_path, load_pixels, read_grey, resize, to_uint8
-
-RNG = np.random.default_rng(0)
-NOISE = RNG.integers(0, 256, (12, 9), dtype=np.uint8)
-RAMP16 = np.linspace(1000, 60_000, 64 * 50).astype(np.uint16).reshape(64, 50)
-COLOURS = RNG.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+from polyhead.imaging.intensity import equalize, to_uint8
+from polyhead.imaging.pixels import confined_path, fit, load_pixels, load_square, read_radiograph
+from polyhead.imaging.radiograph import MAX_PIXELS
+from polyhead.imaging.recipe import RECIPES, Recipe
+from tests.imaging.files import NOISE, RAMP16, animated, chunk, encoded, png, saved, scene, turned
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-
-
-def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def saved(folder: Path, content: bytes, name: str = "image.png") -> Path:
-    path = folder / name
-    path.write_bytes(content)
-    return path
-
-
-def luminance(colours: np.ndarray) -> np.ndarray:
-    return colours.astype(float) @ [0.299, 0.587, 0.114]
 
 
 # Reading
 
 
-def test_8_bit_grey_is_read_unchanged(tmp_path: Path) -> None:
-    pixels = read_grey(saved(tmp_path, encoded(NOISE)))
-    assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, NOISE)
+@pytest.mark.parametrize(
+    ("kind", "name", "claims"),
+    [
+        ("PNG", "image.jpg", True),
+        ("JPEG", "image.png", True),
+        ("PNG", "image.dcm", True),
+        ("PNG", "image.TIF", True),
+        ("JPEG", "image.JPEG", False),
+        ("JPEG", "1.2.840.7", False),
+        ("PNG", "image", False),
+    ],
+)
+def test_content_decides_and_an_extension_that_claims_otherwise_is_noted(
+    tmp_path: Path, kind: str, name: str, claims: bool
+) -> None:
+    right = read_radiograph(saved(tmp_path, encoded(NOISE, kind), "right." + kind.lower()))
+    read = read_radiograph(saved(tmp_path, encoded(NOISE, kind), name))
+    np.testing.assert_array_equal(read.grey, right.grey)
+    assert read.file_format == kind
+    assert right.notes == ()
+    assert read.notes == (("extension says otherwise",) if claims else ())
 
 
-def test_16_bit_grey_keeps_its_full_depth(tmp_path: Path) -> None:
-    pixels = read_grey(saved(tmp_path, encoded(RAMP16)))
-    assert pixels.dtype == np.uint16
-    np.testing.assert_array_equal(pixels, RAMP16)
-    assert len(np.unique(pixels)) > 256
+def test_recipe_decides_on_colour_and_frames(tmp_path: Path) -> None:
+    colour = saved(tmp_path, encoded(np.stack([NOISE, NOISE.T[:9, :9].repeat(2, 0)[:12], NOISE], 2)), "colour.png")
+    several = saved(tmp_path, animated(NOISE, NOISE[::-1]), "several.png")
+    assert load_square(colour, 8).notes == ("colour",)
+    assert load_square(several, 8, Recipe(frames="first")).notes == ("first of several frames",)
+    with pytest.raises(ImageError, match="stored in colour"):
+        load_pixels(colour, 8, Recipe(colour="refuse"))
+    with pytest.raises(ImageError, match="holds 2 frames"):
+        load_pixels(several, 8)
 
 
-def test_16_bit_colour_is_refused_rather_than_cut(tmp_path: Path) -> None:
-    header = struct.pack(">IIBBBBB", 1, 2, 16, 2, 0, 0, 0)
-    data = zlib.compress(b"\0" + bytes(range(6)) + b"\0" + bytes(range(6, 12)))
-    with pytest.raises(ImageError, match="16-bit grey"):
-        read_grey(saved(tmp_path, png(header, data)))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA"])
-def test_colour_becomes_luminance_and_transparency_is_ignored(tmp_path: Path, mode: str) -> None:
-    image = Image.fromarray(COLOURS).convert("RGB")
-    if mode == "P":
-        image = image.quantize(256)
-    elif mode == "LA":
-        image = Image.merge("LA", [image.convert("L"), Image.new("L", image.size, 0)])
-    elif mode == "RGBA":
-        image.putalpha(0)
-    image.save(tmp_path / "image.png")
-    expected = luminance(np.asarray(image.convert("RGB")))
-    np.testing.assert_allclose(read_grey(tmp_path / "image.png"), expected, atol=1)
-
-
-def test_transparent_palette_colour_keeps_its_grey(tmp_path: Path) -> None:
-    Image.fromarray(COLOURS).quantize(256).save(tmp_path / "image.png", transparency=bytes(256))
-    expected = luminance(np.asarray(Image.fromarray(COLOURS).quantize(256).convert("RGB")))
-    np.testing.assert_allclose(read_grey(tmp_path / "image.png"), expected, atol=1)
-
-
-def test_one_bit_image_is_black_and_white(tmp_path: Path) -> None:
-    pixels = read_grey(saved(tmp_path, encoded(NOISE > 128)))
-    np.testing.assert_array_equal(pixels, np.where(NOISE > 128, 255, 0))
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("orientation", range(10))
-def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = saved(tmp_path, encoded(NOISE, kind, exif=exif))
-    with Image.open(path) as image:
-        expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(read_grey(path), expected)
-    assert (read_grey(path).shape == NOISE.shape) == (orientation not in (5, 6, 7, 8))
-
-
-def test_exif_orientation_is_applied_to_16_bits(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    np.testing.assert_array_equal(read_grey(saved(tmp_path, encoded(RAMP16, exif=exif))), np.rot90(RAMP16, -1))
-
-
-@pytest.mark.parametrize(("kind", "name"), [("PNG", "image.jpg"), ("JPEG", "image.png"), ("PNG", "image.dcm")])
-def test_content_decides_not_the_extension(tmp_path: Path, kind: str, name: str) -> None:
-    right = read_grey(saved(tmp_path, encoded(NOISE, kind), "image." + kind.lower()))
-    np.testing.assert_array_equal(read_grey(saved(tmp_path, encoded(NOISE, kind), name)), right)
+def test_notes_say_everything_that_was_done(tmp_path: Path) -> None:
+    path = saved(tmp_path, encoded(RAMP16, exif=turned(3)), "image.jpg")
+    assert set(load_square(path, 8).notes) == {
+        "turned by its EXIF tag",
+        "more than 8 bits, windowed",
+        "extension says otherwise",
+    }
 
 
 # Refusing
@@ -118,12 +75,16 @@ def test_content_decides_not_the_extension(tmp_path: Path, kind: str, name: str)
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"GIF89a....", "neither PNG nor JPEG"), (encoded(NOISE, "BMP"), "neither PNG nor JPEG")],
+    [
+        (b"", "is empty"),
+        (b"GIF89a....", "neither PNG, JPEG nor DICOM"),
+        (encoded(NOISE, "BMP"), "neither PNG, JPEG nor DICOM"),
+    ],
 )
 def test_unusable_file_is_refused_with_its_path(tmp_path: Path, content: bytes, message: str) -> None:
     path = saved(tmp_path, content)
     with pytest.raises(ImageError, match=message) as caught:
-        read_grey(path)
+        read_radiograph(path)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -136,7 +97,7 @@ def test_missing_file_folder_pipe_and_impossible_name_are_refused(tmp_path: Path
         (tmp_path / ("x" * 300), "cannot be read"),
     ]:
         with pytest.raises(ImageError, match=message):
-            read_grey(path)
+            read_radiograph(path)
 
 
 @pytest.mark.parametrize(("kind", "bytes_without_pixels"), [("PNG", 4 + 4 + 12), ("JPEG", 0)])
@@ -145,14 +106,14 @@ def test_file_truncated_at_every_length_is_refused_or_whole(
 ) -> None:
     """No half image: only the PNG's two checksums and end mark may be missing, and then every pixel is there."""
     content = encoded(NOISE, kind)
-    whole = read_grey(saved(tmp_path, content))
+    whole = read_radiograph(saved(tmp_path, content)).grey
     for length in range(len(content)):
         path = saved(tmp_path, content[:length])
         if length < len(content) - bytes_without_pixels:
             with pytest.raises(ImageError):
-                read_grey(path)
+                read_radiograph(path)
         else:
-            np.testing.assert_array_equal(read_grey(path), whole)
+            np.testing.assert_array_equal(read_radiograph(path).grey, whole)
 
 
 @pytest.mark.parametrize("start", [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
@@ -188,16 +149,8 @@ def test_decoders_warning_neither_escapes_nor_changes_the_filters(tmp_path: Path
     with pytest.warns(UserWarning, match="APNG"):
         Image.open(path).close()
     filters = list(warnings.filters)
-    np.testing.assert_array_equal(read_grey(path), NOISE)
+    np.testing.assert_array_equal(read_radiograph(path).grey, NOISE)
     assert warnings.filters == filters
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(header: bytes, data: bytes) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def test_text_that_swells_when_decompressed_is_refused(tmp_path: Path) -> None:
@@ -205,7 +158,7 @@ def test_text_that_swells_when_decompressed_is_refused(tmp_path: Path) -> None:
     content = encoded(NOISE)
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(5_000_000)))
     with pytest.raises(ImageError, match="cannot be read"):
-        read_grey(saved(tmp_path, content[:33] + text + content[33:]))
+        read_radiograph(saved(tmp_path, content[:33] + text + content[33:]))
 
 
 @pytest.mark.parametrize("side", [8_000, 60_000])
@@ -215,92 +168,147 @@ def test_bomb_is_refused_by_its_header_without_memory(tmp_path: Path, side: int)
     tracemalloc.start()
     try:
         with pytest.raises(ImageError, match=rf"{side} x {side} pixels; at most {MAX_PIXELS:,}"):
-            read_grey(path)
+            read_radiograph(path)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
 
 
-# Making 8 bit
+# Fitting into a square
 
 
-def test_8_bit_values_stay() -> None:
-    np.testing.assert_array_equal(to_uint8(NOISE), NOISE)
+def before(path: Path, size: int) -> np.ndarray:
+    """What the standard recipe gives for a square image, by other means."""
+    with Image.open(path) as image:
+        image.load()
+        if image.mode.startswith("I"):
+            values = np.sort(np.asarray(image).ravel().astype(np.int64))
+            low, high = (values[int(np.ceil(share * len(values))) - 1] for share in (0.005, 0.995))
+            window = np.rint(255 * np.clip((np.asarray(image) - float(low)) / (high - low), 0, 1))
+            grey = Image.fromarray(window.astype(np.uint8))
+        else:
+            grey = image.convert("L")
+    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))
 
 
-def test_16_bit_window_by_hand() -> None:
-    """1,000 pixels with values 0 to 999: the least that 0.5 % and 99.5 % do not exceed are 4 and 994."""
-    pixels = np.arange(1000, dtype=np.uint16).reshape(40, 25)
-    expected = np.rint(255 * np.clip((pixels - 4.0) / 990, 0, 1))
-    np.testing.assert_array_equal(to_uint8(pixels), expected)
+@pytest.mark.parametrize("kind", ["8 bit PNG", "16 bit PNG", "JPEG", "colour JPEG"])
+@pytest.mark.parametrize("side", [20, 64, 100, 255, 600])
+def test_square_images_stay_as_they_were_before_there_were_recipes(tmp_path: Path, kind: str, side: int) -> None:
+    pixels: np.ndarray = scene(side, side)
+    if kind == "16 bit PNG":
+        pixels = pixels.astype(np.uint16) * 200 + np.arange(side, dtype=np.uint16)
+    if kind == "colour JPEG":
+        pixels = np.stack([pixels, pixels[::-1], pixels.T], axis=2)
+    size = (
+        160 if "JPEG" in kind and side == 600 else 64
+    )  # Beyond four times the size, a JPEG is decoded at half of its.
+    path = saved(tmp_path, encoded(pixels, kind.split()[-1]))
+    np.testing.assert_array_equal(load_pixels(path, size), before(path, size))
 
 
-def test_16_bit_order_is_kept_and_hot_pixels_do_not_darken() -> None:
-    hot = RAMP16.copy()
-    hot[-1, -3:] = 65_535
-    windowed = to_uint8(hot).astype(int)
-    assert (np.diff(windowed.ravel()) >= 0).all()
-    assert len(np.unique(windowed)) == 256
-    assert np.abs(windowed - to_uint8(RAMP16)).max() <= 1
+@pytest.mark.parametrize("aspect", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (64, 64), (300, 200), (1, 50), (50, 1)])
+def test_result_is_a_square_whatever_the_shape(tmp_path: Path, shape: tuple[int, int], aspect: str) -> None:
+    path = saved(tmp_path, encoded(np.linspace(0, 255, shape[0] * shape[1]).astype(np.uint8).reshape(shape)))
+    recipe = Recipe(aspect=aspect)
+    if aspect == "crop" and 1 in shape:
+        with pytest.raises(ImageError, match="constant image"):
+            load_pixels(path, 32, recipe)
+    else:
+        assert load_pixels(path, 32, recipe).shape == (32, 32)
 
 
-def test_dark_16_bit_image_uses_all_levels() -> None:
-    """Cutting the low byte off would leave one level."""
-    dark = np.arange(200, dtype=np.uint16).reshape(10, 20)
-    assert to_uint8(dark).min() == 0
-    assert to_uint8(dark).max() == 255
+@pytest.mark.parametrize(("shape", "area"), [((300, 200), (60, 40)), ((200, 300), (40, 60)), ((300, 197), (60, 39))])
+def test_pad_shows_the_whole_image_amid_black(tmp_path: Path, shape: tuple[int, int], area: tuple[int, int]) -> None:
+    bright = np.maximum(scene(*shape), 20)
+    square = load_pixels(saved(tmp_path, encoded(bright)), 60)
+    rows, columns = np.flatnonzero(square.any(axis=1)), np.flatnonzero(square.any(axis=0))
+    assert (len(rows), len(columns)) == area
+    inside = square[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    np.testing.assert_array_equal(inside, fit(bright, 60, "pad"))
+    for first, last in ((rows[0], 59 - rows[-1]), (columns[0], 59 - columns[-1])):
+        assert last - first in (0, 1)  # In the middle, to the pixel.
 
 
-def test_nearly_constant_16_bit_image_falls_back_to_its_extremes() -> None:
-    pixels = np.full((100, 100), 500, np.uint16)
-    pixels[0, 0] = 600
-    expected = np.zeros((100, 100), np.uint8)
-    expected[0, 0] = 255
-    np.testing.assert_array_equal(to_uint8(pixels), expected)
-
-
-@pytest.mark.parametrize("pixels", [np.full((5, 4), 77, np.uint8), np.full((5, 4), 7_777, np.uint16)])
-def test_constant_image_is_refused_with_its_value(tmp_path: Path, pixels: np.ndarray) -> None:
+@pytest.mark.parametrize("turn", [lambda pixels: pixels, np.transpose])
+def test_crop_shows_the_middle(tmp_path: Path, turn: Callable[[np.ndarray], np.ndarray]) -> None:
+    pixels = turn(np.concatenate([np.full((40, 64), 255, np.uint8), scene(64, 64), np.full((40, 64), 255, np.uint8)]))
     path = saved(tmp_path, encoded(pixels))
-    with pytest.raises(ImageError, match=f"{path}: constant image: every pixel is {pixels[0, 0]}"):
-        load_pixels(path, 8)
+    np.testing.assert_array_equal(load_pixels(path, 64, Recipe(aspect="crop")), turn(scene(64, 64)))
 
 
-def test_image_that_is_constant_only_after_resizing_is_refused(tmp_path: Path) -> None:
-    pixels = np.zeros((64, 64), np.uint8)
-    pixels[3, 3] = 1
-    with pytest.raises(ImageError, match="constant image: every pixel is 0"):
-        load_pixels(saved(tmp_path, encoded(pixels)), 8)
+def test_stretch_fills_the_square(tmp_path: Path) -> None:
+    path = saved(tmp_path, encoded(np.maximum(scene(300, 200), 20)))
+    square = load_pixels(path, 60, Recipe(aspect="stretch"))
+    assert square.min() >= 20
+    assert abs(square.mean() - scene(300, 200).mean()) < 1
 
 
-# Resizing
-
-
-@pytest.mark.parametrize("shape", [(5, 9), (64, 64), (300, 200)])
-def test_resized_is_square_and_keeps_the_mean(shape: tuple[int, int]) -> None:
-    rows, columns = np.indices(shape)
-    pixels = (127 + 60 * np.sin(3 * rows / shape[0]) * np.cos(3 * columns / shape[1])).astype(np.uint8)
-    small = resize(pixels, 32)
-    assert small.shape == (32, 32)
-    assert small.dtype == np.uint8
-    assert abs(small.mean() - pixels.mean()) < 1
+@pytest.mark.parametrize("equalization", ["histogram", "clahe"])
+def test_added_black_is_no_part_of_the_histogram(tmp_path: Path, equalization: str) -> None:
+    pixels = scene(200, 100)
+    square = load_pixels(saved(tmp_path, encoded(pixels)), 100, Recipe(equalize=equalization))
+    np.testing.assert_array_equal(square[:, 25:75], equalize(fit(pixels, 100, "pad"), equalization))
+    assert not square[:, :25].any()
+    assert not square[:, 75:].any()
 
 
 def test_same_size_is_left_alone() -> None:
     square = NOISE[:9, :9]
-    np.testing.assert_array_equal(resize(square, 9), square)
+    np.testing.assert_array_equal(fit(square, 9, "pad"), square)
 
 
 def test_resizing_averages_a_checkerboard_away() -> None:
     """Picking single pixels would give 0 and 255."""
     checkerboard = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
-    assert np.abs(resize(checkerboard, 16).astype(int) - 127).max() <= 2
+    assert np.abs(fit(checkerboard, 16, "pad").astype(int) - 127).max() <= 2
 
 
-def test_load_pixels_windows_16_bits_before_it_resizes(tmp_path: Path) -> None:
+def test_16_bits_are_windowed_before_they_are_resized(tmp_path: Path) -> None:
     path = saved(tmp_path, encoded(RAMP16))
-    np.testing.assert_array_equal(load_pixels(path, 16), resize(to_uint8(RAMP16), 16))
+    np.testing.assert_array_equal(load_pixels(path, 64), np.pad(fit(to_uint8(RAMP16), 64, "pad"), ((0, 0), (7, 7))))
     assert np.ptp(load_pixels(path, 16).astype(int)) > 230
+
+
+def test_recipe_of_the_paper_by_hand(tmp_path: Path) -> None:
+    """Squashed, from minimum to maximum, then each level at the share of pixels not brighter than it."""
+    pixels = scene(90, 60) // 2 + 30
+    spread = np.rint(255 * ((pixels - float(pixels.min())) / np.ptp(pixels))).astype(np.uint8)
+    squashed = np.asarray(Image.fromarray(spread).resize((48, 48), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    darkest = (squashed == squashed.min()).sum()
+    share = np.array([[(squashed <= level).sum() for level in row] for row in squashed])
+    expected = np.rint(255 * (share - darkest) / (squashed.size - darkest))
+    np.testing.assert_array_equal(load_pixels(saved(tmp_path, encoded(pixels)), 48, RECIPES["paper"]), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(aspect="crop"), RECIPES["paper"]])
+def test_large_jpeg_gives_nearly_what_its_every_pixel_gives(tmp_path: Path, mode: str, recipe: Recipe) -> None:
+    path = tmp_path / "image.jpg"
+    Image.fromarray(scene(700, 610)).convert(mode).save(path, quality=90, exif=turned(8))
+    whole = equalize(fit(to_uint8(read_radiograph(path).grey, recipe.intensity), 64, recipe.aspect), recipe.equalize)
+    short = [64 - side for side in whole.shape]
+    whole = np.pad(whole, [(one // 2, one - one // 2) for one in short])
+    square = load_square(path, 64, recipe)
+    assert np.abs(square.pixels.astype(int) - whole).mean() < (3 if recipe.equalize == "histogram" else 1)
+    assert square.notes == (("turned by its EXIF tag",) if mode == "L" else ("colour", "turned by its EXIF tag"))
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), RECIPES["paper"], Recipe(equalize="clahe", intensity="robust")])
+@pytest.mark.parametrize("pixels", [np.full((5, 4), 77, np.uint8), np.full((5, 4), 7_777, np.uint16)])
+def test_constant_image_is_refused_with_its_value(tmp_path: Path, pixels: np.ndarray, recipe: Recipe) -> None:
+    path = saved(tmp_path, encoded(pixels))
+    with pytest.raises(ImageError, match=f"{path}: constant image: every pixel is {pixels[0, 0]}"):
+        load_pixels(path, 8, recipe)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 32)])
+def test_image_that_is_constant_only_after_resizing_is_refused(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """Black that is added to a grey image does not make it worth keeping."""
+    pixels = np.full(shape, 90, np.uint8)
+    pixels[3, 3] = 91
+    with pytest.raises(ImageError, match="constant image: every pixel is 90"):
+        load_pixels(saved(tmp_path, encoded(pixels)), 8)
 
 
 # Staying inside the folder
@@ -330,4 +338,4 @@ def test_null_character_and_loop_of_links_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no usable path"):
         confined_path(tmp_path, "null\0.png")
     with pytest.raises(ImageError):  # By one or the other: versions of Python differ in where they notice.
-        read_grey(confined_path(tmp_path, "a/image.png"))
+        read_radiograph(confined_path(tmp_path, "a/image.png"))

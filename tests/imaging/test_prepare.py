@@ -1,6 +1,7 @@
 """Laws of the pixel cache: equal to the pixel path, reused only while it fits, never half built."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,10 @@ from PIL import Image
 
 from polyhead.errors import CacheError
 from polyhead.imaging import cache_build
-from polyhead.imaging.pixels import load_pixels
+from polyhead.imaging.pixels import PATH_VERSION, Square, load_pixels, load_square
 from polyhead.imaging.prepare import PixelCache, open_cache, prepare
-from polyhead.manifest import Manifest, read_manifest, take_shard, write_manifest
+from polyhead.imaging.recipe import RECIPES, Recipe
+from polyhead.manifest import Manifest, check_manifest, read_manifest, take_shard, write_manifest
 
 SIZE = 8
 CHUNK = 4
@@ -49,11 +52,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count how often each image is decoded."""
     counts: Counter[str] = Counter()
 
-    def counting(path: Path, size: int) -> np.ndarray:
+    def counting(path: Path, size: int, recipe: Recipe) -> Square:
         counts[path.name] += 1
-        return load_pixels(path, size)
+        return load_square(path, size, recipe)
 
-    monkeypatch.setattr(cache_build, "load_pixels", counting)
+    monkeypatch.setattr(cache_build, "load_square", counting)
     return counts
 
 
@@ -173,10 +176,46 @@ def test_changed_manifest_is_prepared_anew(tmp_path: Path, decoded: Counter[str]
     assert_equals_pixel_path(cache, changed)
 
 
-def test_another_recipe_is_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: Counter[str]) -> None:
+def test_recipes_share_a_folder_and_leave_each_other_alone(tmp_path: Path, decoded: Counter[str]) -> None:
+    manifest = make_site(tmp_path / "site")
+    recipes = [Recipe(), RECIPES["paper"], Recipe(frames="first")]
+    for recipe in recipes:
+        assert open_cache(manifest, tmp_path / "cache", SIZE, recipe) is None
+        prepare(manifest, tmp_path / "cache", SIZE, recipe)
+    decoded.clear()
+    for recipe in recipes:
+        cache = prepare(manifest, tmp_path / "cache", SIZE, recipe)
+        for row, name in enumerate(manifest.frame["image"]):
+            np.testing.assert_array_equal(cache.images[row], load_pixels(manifest.root / name, SIZE, recipe))
+    assert not decoded
+    assert len(arrays(tmp_path / "cache")) == 3
+
+
+def test_cache_of_another_recipe_is_not_taken_by_its_name(tmp_path: Path) -> None:
+    """Should two recipes ever meet in one name, what the header says decides."""
+    manifest = make_site(tmp_path / "site")
+    prepare(manifest, tmp_path / "cache", SIZE)
+    ours = next((tmp_path / "cache").glob("*.json")).stem
+    prepare(manifest, tmp_path / "cache", SIZE, RECIPES["paper"])
+    theirs = next(file.stem for file in (tmp_path / "cache").glob("*.json") if file.stem != ours)
+    for file in (tmp_path / "cache").glob(f"{theirs}*"):
+        file.rename(tmp_path / "cache" / file.name.replace(theirs, ours))
+    assert open_cache(manifest, tmp_path / "cache", SIZE) is None
+    assert_equals_pixel_path(prepare(manifest, tmp_path / "cache", SIZE), manifest)
+
+
+def test_header_says_by_what_the_pixels_were_made(tmp_path: Path) -> None:
+    prepare(make_site(tmp_path / "site"), tmp_path, SIZE, RECIPES["paper"])
+    header = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert (header["size"], header["path"], header["recipe"]) == (SIZE, PATH_VERSION, asdict(RECIPES["paper"]))
+
+
+def test_another_pixel_path_is_not_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoded: Counter[str]
+) -> None:
     manifest = make_site(tmp_path / "site")
     prepare(manifest, tmp_path, SIZE)
-    monkeypatch.setattr("polyhead.imaging.cache_files.RECIPE", "another")
+    monkeypatch.setattr("polyhead.imaging.cache_files.PATH_VERSION", 99)
     decoded.clear()
     assert open_cache(manifest, tmp_path, SIZE) is None
     prepare(manifest, tmp_path, SIZE)
@@ -229,6 +268,75 @@ def test_cache_survives_moving_the_site(tmp_path: Path, decoded: Counter[str]) -
     decoded.clear()
     prepare(read_manifest(tmp_path / "moved" / "manifest.csv"), tmp_path / "moved", SIZE)
     assert not decoded
+
+
+# Labels that are not the pixels' affair
+
+
+def test_manifest_with_faulty_labels_is_prepared(tmp_path: Path) -> None:
+    """Only the columns of images, patients and splits say which rows are images."""
+    sound = make_site(tmp_path / "site")
+    lines = sound.path.read_text().splitlines()
+    lines[3] = lines[3][:-1] + "yes"
+    lines[5] = lines[5].replace("train", "elsewhere").replace("val", "elsewhere").replace("test", "elsewhere")
+    sound.path.write_text("\n".join(lines))
+    problems, manifest = check_manifest(sound.path)
+    assert len(problems) == 2
+    assert manifest
+    cache = prepare(manifest, tmp_path, SIZE, bad_budget=1.0)
+    assert set(cache.row_of) == {f"{index}.png" for index in range(22)} - {"4.png"}
+    assert_equals_pixel_path(cache, manifest)
+    (tmp_path / "site" / "8.png").unlink()
+    with pytest.raises(CacheError, match=r"line 10, 8\.png: is missing"):
+        prepare(manifest, tmp_path, SIZE, bad_budget=0)
+
+
+def test_images_lie_where_the_site_file_says(tmp_path: Path) -> None:
+    make_site(tmp_path / "site")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(tmp_path / "site" / "manifest.csv", tmp_path / "elsewhere" / "manifest.csv")
+    (tmp_path / "elsewhere" / "site.toml").write_text('images = "../site"')
+    manifest = read_manifest(tmp_path / "elsewhere" / "manifest.csv")
+    cache = prepare(manifest, tmp_path / "cache", SIZE)
+    np.testing.assert_array_equal(cache.images[3], load_pixels(tmp_path / "site" / "3.png", SIZE))
+
+
+# Notes
+
+
+@pytest.fixture
+def noted(tmp_path: Path) -> Manifest:
+    manifest = make_site(tmp_path / "site")
+    for index in (2, 5, 9):
+        Image.open(tmp_path / "site" / f"{index}.png").convert("RGB").save(tmp_path / "site" / f"{index}.png")
+    Image.open(tmp_path / "site" / "9.png").save(tmp_path / "site" / "9.png", "JPEG")
+    return manifest
+
+
+NOTES = {"2.png": ("colour",), "5.png": ("colour",), "9.png": ("colour", "extension says otherwise")}
+
+
+def test_notes_are_kept_with_the_pixels(noted: Manifest, tmp_path: Path, decoded: Counter[str]) -> None:
+    for _ in ("built", "reused"):
+        assert prepare(noted, tmp_path, SIZE).notes == NOTES
+    replace_image(tmp_path / "site" / "2.png")
+    decoded.clear()
+    assert prepare(noted, tmp_path, SIZE).notes == {name: NOTES[name] for name in ("5.png", "9.png")}
+    assert set(decoded) == {"2.png"}
+
+
+def test_notes_are_of_the_images_asked_for(noted: Manifest, tmp_path: Path) -> None:
+    for index in (1, 2):
+        shard = take_shard(noted, index, 2)
+        names = set(shard.frame["image"])
+        assert prepare(shard, tmp_path, SIZE).notes == {name: NOTES[name] for name in NOTES if name in names}
+
+
+def test_notes_survive_a_kill(noted: Manifest, tmp_path: Path, decoded: Counter[str]) -> None:
+    killed_build(noted, tmp_path / "cache", after=16)
+    cache = prepare(noted, tmp_path / "cache", SIZE)
+    assert len(decoded) <= 6
+    assert cache.notes == NOTES
 
 
 # Being killed

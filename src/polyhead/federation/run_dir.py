@@ -4,6 +4,7 @@
 ``study.toml``                                      exact copy of the study file
 ``environment.json``                                versions, device, seeds, commit
 ``inputs.json``                                     hashes of the sites' tables and of the initial weights
+``sources.json``                                    the choices behind the sites' labels, where they are on record
 ``sites.csv``                                       images and labels a site, split and finding
 ``rounds.csv``                                      a row a method, seed, round and site
 ``models/METHOD/seed-N/SITE/``                      ``backbone.safetensors head.safetensors model.json``

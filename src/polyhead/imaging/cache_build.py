@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from polyhead.errors import CacheError, ImageError
 from polyhead.imaging.cache_files import (
     Contents,
+    Done,
     Fingerprint,
+    Outcome,
     Rows,
+    Settings,
     append_journal,
     array_file,
     cache_key,
@@ -34,8 +37,8 @@ from polyhead.imaging.cache_files import (
     write_header,
     write_journal,
 )
-from polyhead.imaging.pixels import confined_path, load_pixels
-from polyhead.manifest import Manifest
+from polyhead.imaging.pixels import Square, confined_path, load_square
+from polyhead.manifest import Manifest, image_lines
 
 __all__ = ["Progress", "build"]
 
@@ -43,7 +46,6 @@ CHUNK_ROWS = 64
 _BOOKKEEPING_BYTES = 256  # header and journal, an image
 
 Progress = Callable[[int, int], None]
-Done = dict[Rows, dict[str, str]]
 Stamped = tuple[str, Fingerprint]
 
 
@@ -77,22 +79,24 @@ class _Plan:
     earlier: _Earlier | None
 
 
-def build(manifest: Manifest, folder: Path, size: int, progress: Progress | None, workers: int | None) -> None:
-    """Build the cache of a whole manifest, unless a valid one of just these contents is there.
+def build(manifest: Manifest, folder: Path, settings: Settings, progress: Progress | None, workers: int | None) -> None:
+    """Build the cache of a whole manifest file, unless a valid one of just these contents is there.
 
-    The caller holds the lock. Bad images become rows of zeros and are named in the header; judging them is the
-    caller's. See `polyhead.imaging.prepare.prepare` for parameters and errors.
+    Only the names of the images are read from the file; faults in other columns do not matter here. The caller holds
+    the lock. Bad images become rows of zeros and are named in the header; judging them is the caller's. See
+    `polyhead.imaging.prepare.prepare` for parameters and errors.
     """
-    _check_confined(manifest)
-    key = cache_key(manifest.path, folder, size)
-    plan = _make_plan(manifest, folder, key, size)
+    lines = image_lines(manifest.path)
+    _check_confined(manifest, lines)
+    key = cache_key(manifest.path, folder, settings)
+    contents = Contents(settings, {name: fingerprint(manifest.root / name) for name in lines})
+    plan = _make_plan(manifest.root, contents, folder, key)
     if plan.earlier and plan.earlier.contents.images == plan.contents.images:
         return
     try:
         done = _begin(plan)
         _decode(plan, done, progress, workers)
-        bad = {name: reason for rows in sorted(done) for name, reason in done[rows].items()}
-        write_header(plan.header, replace(plan.contents, bad=bad))
+        write_header(plan.header, replace(plan.contents, outcome=_together(done)))
         remove_others(folder, key, keep=plan.array)
     except OSError as problem:
         raise CacheError(
@@ -100,36 +104,43 @@ def build(manifest: Manifest, folder: Path, size: int, progress: Progress | None
         ) from problem
 
 
-def _check_confined(manifest: Manifest) -> None:
-    for line, name in enumerate(manifest.frame["image"], start=2):
+def _check_confined(manifest: Manifest, lines: Mapping[str, int]) -> None:
+    for name, line in lines.items():
         try:
             confined_path(manifest.root, name)
         except ImageError as problem:
             raise CacheError(f"{manifest.path}, line {line}, column 'image': {problem}") from problem
 
 
-def _make_plan(manifest: Manifest, folder: Path, key: str, size: int) -> _Plan:
-    root, header = manifest.root, header_file(folder, key)
-    contents = Contents(size, {name: fingerprint(root / name) for name in manifest.frame["image"]})
+def _make_plan(root: Path, contents: Contents, folder: Path, key: str) -> _Plan:
     array = array_file(folder, key, contents)
+    earlier = _open_earlier(folder, key, contents.settings)
     images = tuple(contents.images.items())
-    return _Plan(root, contents, images, header, array, array.with_suffix(".journal"), _open_earlier(folder, key))
+    return _Plan(root, contents, images, header_file(folder, key), array, array.with_suffix(".journal"), earlier)
 
 
-def _open_earlier(folder: Path, key: str) -> _Earlier | None:
+def _open_earlier(folder: Path, key: str, settings: Settings) -> _Earlier | None:
     contents = read_header(header_file(folder, key))
-    pixels = open_array(array_file(folder, key, contents), contents.shape) if contents else None
-    if contents is None or pixels is None:
+    if contents is None or contents.settings != settings:
         return None
-    row_of = {image: row for row, image in enumerate(contents.images.items()) if image[0] not in contents.bad}
+    pixels = open_array(array_file(folder, key, contents), contents.shape)
+    if pixels is None:
+        return None
+    row_of = {image: row for row, image in enumerate(contents.images.items()) if image[0] not in contents.outcome.bad}
     return _Earlier(contents, pixels, row_of)
+
+
+def _together(done: Done) -> Outcome:
+    parts = [done[rows] for rows in sorted(done)]
+    bad = {name: reason for part in parts for name, reason in part.bad.items()}
+    return Outcome(bad, {name: notes for part in parts for name, notes in part.notes.items()})
 
 
 def _begin(plan: _Plan) -> Done:
     """Make array and journal ready, and return the chunks that an interrupted build has finished."""
     begun = open_array(plan.array, plan.contents.shape) is not None
     chunks = set(_chunks(plan))
-    done = {rows: bad for rows, bad in read_journal(plan.journal).items() if begun and rows in chunks}
+    done = {rows: outcome for rows, outcome in read_journal(plan.journal).items() if begun and rows in chunks}
     _check_space(plan, done)
     if plan.earlier is None:
         plan.header.unlink(missing_ok=True)  # It must never come to stand beside a new array of the same name.
@@ -160,7 +171,7 @@ def _check_space(plan: _Plan, done: Done) -> None:
 
 
 def _decode(plan: _Plan, done: Done, progress: Progress | None, workers: int | None) -> None:
-    """Write the chunks that are missing, in the order they finish, and add them to `done` with their bad images."""
+    """Write the chunks that are missing, in the order they finish, and add them to `done` with their outcome."""
     pending = [rows for rows in _chunks(plan) if rows not in done]
     images_done = _count(done)
     # Reading an image silences warnings; this restores the process's filters after all threads have ended.
@@ -168,9 +179,9 @@ def _decode(plan: _Plan, done: Done, progress: Progress | None, workers: int | N
         futures = {pool.submit(_write_chunk, plan, rows): rows for rows in pending}
         try:
             for future in as_completed(futures):
-                rows, bad = futures[future], future.result()
-                append_journal(plan.journal, rows, bad)
-                done[rows] = bad
+                rows, outcome = futures[future], future.result()
+                append_journal(plan.journal, rows, outcome)
+                done[rows] = outcome
                 images_done += rows[1] - rows[0]
                 if progress:
                     progress(images_done, len(plan.images))
@@ -178,27 +189,31 @@ def _decode(plan: _Plan, done: Done, progress: Progress | None, workers: int | N
             pool.shutdown(cancel_futures=True)
 
 
-def _write_chunk(plan: _Plan, rows: Rows) -> dict[str, str]:
-    """Write the pixels of some rows to disk, and return the bad images among them with the reason."""
+def _write_chunk(plan: _Plan, rows: Rows) -> Outcome:
+    """Write the pixels of some rows to disk, and return the rest of what reading them gave."""
     n, height, width = plan.contents.shape
     pixels = np.zeros((rows[1] - rows[0], height, width), np.uint8)
-    bad = {}
+    bad, notes = {}, {}
     for row, (name, stamp) in enumerate(plan.images[slice(*rows)]):
         try:
-            pixels[row] = _read(plan, name, stamp)
+            square = _read(plan, name, stamp)
         except ImageError as problem:
             bad[name] = str(problem).removeprefix(f"{plan.root / name}: ")
+            continue
+        pixels[row] = square.pixels
+        if square.notes:
+            notes[name] = square.notes
     # Plain writes, not a writable map: a full disk is then an error to report, not a signal that kills the process.
     with plan.array.open("r+b") as file:
         file.seek((rows[0] - n) * height * width, os.SEEK_END)
         file.write(pixels.data)
         file.flush()
         os.fsync(file.fileno())
-    return bad
+    return Outcome(bad, notes)
 
 
-def _read(plan: _Plan, name: str, stamp: Fingerprint) -> NDArray[np.uint8]:
+def _read(plan: _Plan, name: str, stamp: Fingerprint) -> Square:
     if plan.earlier and (name, stamp) in plan.earlier.row_of:
         earlier: NDArray[np.uint8] = plan.earlier.pixels[plan.earlier.row_of[name, stamp]]
-        return earlier
-    return load_pixels(plan.root / name, plan.contents.size)
+        return Square(earlier, plan.earlier.contents.outcome.notes.get(name, ()))
+    return load_square(plan.root / name, plan.contents.settings.size, plan.contents.settings.recipe)

@@ -3,14 +3,15 @@
 =======================  =================================================================================
 file                     meaning
 =======================  =================================================================================
-``KEY.json``             the header: settings, images with fingerprints, bad images. Written last, whole.
+``KEY.json``             the header: settings, images with fingerprints, bad images, notes. Written last, whole.
 ``KEY-DIGEST.npy``       the pixels of exactly the contents with that digest; valid only if the header says so
 ``KEY-DIGEST.journal``   while building: a line for each chunk of rows whose pixels are safely on disk
 ``KEY.lock``             locked by the process that builds; the lock dies with the process
 =======================  =================================================================================
 
-KEY names the size and the manifest as seen from the folder, so sites and sizes share a folder, and a site's folder can
-be moved as a whole. No array is ever renamed or written to after its header: who has it open keeps what it opened.
+KEY names the size, the recipe and the manifest as seen from the folder, so sites, sizes and recipes share a folder, and
+a site's folder can be moved as a whole. No array is ever renamed or written to after its header: who has it open keeps
+what it opened.
 """
 
 import fcntl
@@ -20,21 +21,25 @@ import os
 import tokenize
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polyhead.atomic import write_atomically
 from polyhead.errors import CacheError
-from polyhead.imaging.pixels import RECIPE
+from polyhead.imaging.pixels import PATH_VERSION
+from polyhead.imaging.recipe import Recipe
 
 __all__ = [
     "Contents",
+    "Done",
     "Fingerprint",
+    "Outcome",
     "Rows",
+    "Settings",
     "append_journal",
     "array_file",
     "cache_key",
@@ -50,10 +55,37 @@ __all__ = [
 ]
 
 # Raised with the layout of any of the files.
-FORMAT = 1
+FORMAT = 2
 
 Fingerprint = tuple[int, int] | None
 Rows = tuple[int, int]  # first, and one past the last
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every square of a cache is made with: its side in pixels, and the recipe."""
+
+    size: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What reading some images gave beside their pixels.
+
+    Attributes
+    ----------
+    bad
+        Images that could not be read, with the reason; their rows are zeros.
+    notes
+        What a policy did, image by image; see `polyhead.imaging.radiograph.Radiograph`. Images without are left out.
+    """
+
+    bad: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+Done = dict[Rows, Outcome]
 
 
 @dataclass(frozen=True)
@@ -62,26 +94,22 @@ class Contents:
 
     Attributes
     ----------
-    size
-        Side of each square in pixels.
     images
         Name of each row's image, with its fingerprint.
-    bad
-        Images that could not be read, with the reason; their rows are zeros.
     """
 
-    size: int
+    settings: Settings
     images: Mapping[str, Fingerprint]
-    bad: Mapping[str, str] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of the array."""
-        return len(self.images), self.size, self.size
+        return len(self.images), self.settings.size, self.settings.size
 
     def digest(self) -> str:
         """Return a hash of everything that decides the pixels."""
-        decisive = [FORMAT, RECIPE, self.size, list(self.images.items())]
+        decisive = [FORMAT, PATH_VERSION, asdict(self.settings), list(self.images.items())]
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
@@ -94,10 +122,11 @@ def fingerprint(path: Path) -> Fingerprint:
     return status.st_size, status.st_mtime_ns
 
 
-def cache_key(manifest: Path, folder: Path, size: int) -> str:
+def cache_key(manifest: Path, folder: Path, settings: Settings) -> str:
     """Return the first part of the names of a cache's files."""
     seen_from_folder = os.path.relpath(manifest.resolve(), folder.resolve())
-    return f"pixels-{size}-{hashlib.sha256(seen_from_folder.encode()).hexdigest()[:12]}"
+    which = json.dumps([seen_from_folder, asdict(settings.recipe)])
+    return f"pixels-{settings.size}-{hashlib.sha256(which.encode()).hexdigest()[:12]}"
 
 
 def header_file(folder: Path, key: str) -> Path:
@@ -123,49 +152,53 @@ def open_array(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
 def write_header(file: Path, contents: Contents) -> None:
     """Declare an array complete."""
     images = [[name, *(stamp or (None, None))] for name, stamp in contents.images.items()]
-    header = {"format": FORMAT, "recipe": RECIPE, "size": contents.size, "bad": dict(contents.bad), "images": images}
-    write_atomically(file, json.dumps(header))
+    made_by = {"format": FORMAT, "path": PATH_VERSION, **asdict(contents.settings)}
+    write_atomically(file, json.dumps({**made_by, **asdict(contents.outcome), "images": images}))
 
 
 def read_header(file: Path) -> Contents | None:
-    """Return what a header declares; None if there is none, or one of another format or recipe."""
+    """Return what a header declares; None if there is none, or one of another format or pixel path."""
     try:
         header = json.loads(file.read_bytes())
-        if (header["format"], header["recipe"]) != (FORMAT, RECIPE):
+        if (header["format"], header["path"]) != (FORMAT, PATH_VERSION):
             return None
         images = {name: None if size is None else (size, time) for name, size, time in header["images"]}
-        return Contents(header["size"], images, dict(header["bad"]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Contents(Settings(header["size"], Recipe(**header["recipe"])), images, _outcome(header))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def write_journal(file: Path, done: Mapping[Rows, Mapping[str, str]]) -> None:
+def write_journal(file: Path, done: Done) -> None:
     """Begin a journal with the chunks already done."""
-    write_atomically(file, "".join(_journal_line(rows, bad) for rows, bad in done.items()))
+    write_atomically(file, "".join(_journal_line(rows, outcome) for rows, outcome in done.items()))
 
 
-def append_journal(file: Path, rows: Rows, bad: Mapping[str, str]) -> None:
+def append_journal(file: Path, rows: Rows, outcome: Outcome) -> None:
     """Note a chunk as done. Its pixels must be on disk before."""
     with file.open("a") as journal:
-        journal.write(_journal_line(rows, bad))
+        journal.write(_journal_line(rows, outcome))
         journal.flush()
         os.fsync(journal.fileno())
 
 
-def read_journal(file: Path) -> dict[Rows, dict[str, str]]:
-    """Return the chunks done, each with its bad images; empty if there is no journal."""
-    done: dict[Rows, dict[str, str]] = {}
+def read_journal(file: Path) -> Done:
+    """Return the chunks done, each with its outcome; empty if there is no journal."""
+    done: Done = {}
     try:
         for line in file.read_bytes().splitlines():
             entry = json.loads(line)
-            done[entry["rows"][0], entry["rows"][1]] = dict(entry["bad"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            done[entry["rows"][0], entry["rows"][1]] = _outcome(entry)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return done  # A line that a crash cut short is not JSON, and the last.
     return done
 
 
-def _journal_line(rows: Rows, bad: Mapping[str, str]) -> str:
-    return json.dumps({"rows": rows, "bad": dict(bad)}) + "\n"
+def _journal_line(rows: Rows, outcome: Outcome) -> str:
+    return json.dumps({"rows": rows, **asdict(outcome)}) + "\n"
+
+
+def _outcome(entry: Mapping[str, Any]) -> Outcome:
+    return Outcome(dict(entry["bad"]), {name: tuple(notes) for name, notes in entry["notes"].items()})
 
 
 @contextmanager

@@ -1,87 +1,90 @@
-"""From an image file to a grey square of 8 bits: `load_pixels` is `read_grey`, then `to_uint8`, then `resize`.
+"""From an image file to a grey square of 8 bits.
 
-============  ============================================================================================
-policy        what is done
-============  ============================================================================================
-format        PNG or JPEG by content; the file's extension is never looked at
-colour        luminance 0.299 R + 0.587 G + 0.114 B (ITU-R 601), also of palettes
-transparency  ignored: the stored grey values are the measurement, opacity is an editor's note
-orientation   the EXIF tag is applied
-16-bit grey   kept in full depth, then windowed; 16-bit colour is refused, because Pillow would cut it to 8 bits
-frames        the first
-aspect        stretched to the square
-============  ============================================================================================
+`load_square` reads a file by its content (`polyhead.imaging.raster`, `polyhead.imaging.dicom`), brings it to 8 bits and
+equalises it (`polyhead.imaging.intensity`), and fits it into a square, as the recipe says. Black that is added is added
+last: it is no part of any histogram.
 
-Change `RECIPE` with anything that changes a pixel: caches made by another recipe are built anew.
+Raise `PATH_VERSION` with anything that changes a pixel: caches made by another version are built anew.
 """
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL import Image
 
 from polyhead.errors import ImageError
+from polyhead.imaging.intensity import equalize, refuse_constant, to_uint8
+from polyhead.imaging.radiograph import Radiograph
+from polyhead.imaging.raster import is_raster, read_raster
+from polyhead.imaging.recipe import STANDARD, Aspect, Recipe
 
-__all__ = ["MAX_PIXELS", "RECIPE", "confined_path", "load_pixels", "read_grey", "resize", "to_uint8"]
+__all__ = ["PATH_VERSION", "Square", "confined_path", "fit", "load_pixels", "load_square", "read_radiograph"]
 
-RECIPE = "1: luminance, window 0.5-99.5 % where 16 bit, stretched, bilinear"
+PATH_VERSION = 2
 
-# A whole-spine radiograph has 30 million pixels; decoding this many takes at most 200 MB.
-MAX_PIXELS = 50_000_000
+_START_BYTES = 512  # A DICOM file says what it is after 128 bytes, or in its first element.
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_PNG_HEADER_BYTES = 26  # signature, then IHDR as far as bit depth (byte 24) and colour type (byte 25)
-_WINDOW = (0.005, 0.995)
-_HISTOGRAM_ROWS = 256
-
-_EXIF_ORIENTATION = 0x0112
-# For each value of the tag: transpose, then reverse the rows, then reverse the columns (EXIF 2.32, 4.6.4).
-_UPRIGHT = (False, False, False)
-_ORIENTATIONS = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
+# What an extension claims; those not listed claim nothing.
+_CLAIMS = {
+    **dict.fromkeys((".png", ".apng"), "PNG"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".dcm", ".dicom", ".dic"), "DICOM"),
+    **dict.fromkeys((".bmp", ".gif", ".jp2", ".tif", ".tiff", ".webp"), "another format"),
 }
 
-Grey = NDArray[np.uint8] | NDArray[np.uint16]
+
+@dataclass(frozen=True)
+class Square:
+    """An image as the network sees it.
+
+    Attributes
+    ----------
+    pixels
+        Shape ``(size, size)``, uint8, never constant.
+    notes
+        What a policy did to it; see `Radiograph`.
+    """
+
+    pixels: NDArray[np.uint8]
+    notes: tuple[str, ...]
 
 
-def load_pixels(path: Path, size: int) -> NDArray[np.uint8]:
+def load_pixels(path: Path, size: int, recipe: Recipe = STANDARD) -> NDArray[np.uint8]:
+    """Return the pixels of `load_square`."""
+    return load_square(path, size, recipe).pixels
+
+
+def load_square(path: Path, size: int, recipe: Recipe = STANDARD) -> Square:
     """Read an image as a grey square.
-
-    Returns
-    -------
-    Shape ``(size, size)``, never constant.
 
     Raises
     ------
     ImageError
-        The file is missing, empty, no PNG or JPEG, broken, too large, or shows nothing; the path comes first.
+        The file is missing, empty, no PNG, JPEG or DICOM, broken, too large, refused by the recipe, or shows nothing;
+        the path comes first.
     """
-    grey = read_grey(path)
+    radiograph = read_radiograph(path, recipe, at_least=size)
     try:
-        pixels = resize(to_uint8(grey), size)
-        _refuse_constant(pixels)
+        area = fit(to_uint8(radiograph.grey, recipe.intensity), size, recipe.aspect)
+        refuse_constant(area)
     except ImageError as problem:
         raise ImageError(f"{path}: {problem}") from problem
-    return pixels
+    windowed = ("more than 8 bits, windowed",) if radiograph.grey.dtype == np.uint16 else ()
+    return Square(_add_black(equalize(area, recipe.equalize), size), radiograph.notes + windowed)
 
 
-def read_grey(path: Path) -> Grey:
-    """Read an image in full depth and upright.
+def read_radiograph(path: Path, recipe: Recipe = STANDARD, at_least: int | None = None) -> Radiograph:
+    """Read an image in full depth and upright, by its content.
 
-    Returns
-    -------
-    Shape ``(height, width)``; uint16 from a 16-bit PNG, else uint8.
+    Parameters
+    ----------
+    recipe
+        Its policies on frames and colour.
+    at_least
+        Side in pixels to which the image will be reduced: a JPEG much larger than that is decoded at a reduced size.
 
     Raises
     ------
@@ -95,41 +98,36 @@ def read_grey(path: Path) -> Grey:
     """
     try:
         _check_file(path)
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(file, path)
+            image = _read_by_content(path, recipe, at_least)
     except ImageError:
         raise
     except Exception as problem:  # Decoders fed with broken bytes raise nearly anything, not only OSError.
         reason = getattr(problem, "strerror", None) or (str(problem) or type(problem).__name__).splitlines()[0]
         raise ImageError(f"{path}: cannot be read ({reason}). Export or copy the image again.") from problem
+    if _CLAIMS.get(path.suffix.lower(), image.file_format) == image.file_format:
+        return image
+    return Radiograph(image.grey, image.file_format, (*image.notes, "extension says otherwise"))
 
 
-def to_uint8(pixels: Grey) -> NDArray[np.uint8]:
-    """Bring grey values to 8 bits.
+def fit(pixels: NDArray[np.uint8], size: int, aspect: Aspect) -> NDArray[np.uint8]:
+    """Resize an image to the part of a ``(size, size)`` square that it will fill.
 
-    8 bits stay as they are. 16 bits are windowed: with `low` and `high` the least values that 0.5 % and 99.5 % of the
-    pixels do not exceed (the extremes, if these are equal), ``255 (x - low) / (high - low)``, clipped and rounded.
-    A few hot pixels or a marker thus do not darken the lungs.
-
-    Raises
-    ------
-    ImageError
-        If every pixel has the same value.
+    Bilinear, averaging over all pixels that fall together. With ``pad`` the longer side becomes `size`, else both do.
     """
-    _refuse_constant(pixels)
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    low, high = _window(pixels)
-    levels = np.clip((np.arange(2**16) - low) / (high - low), 0, 1)
-    return np.rint(255 * levels).astype(np.uint8)[pixels]
-
-
-def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Stretch an image to ``(size, size)``; bilinear, averaging over all pixels that fall together."""
-    image = Image.fromarray(pixels)
+    height, width = pixels.shape
+    shape = size, size
+    if aspect == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    elif aspect == "pad":
+        longer = max(height, width)
+        shape = max(1, round(size * height / longer)), max(1, round(size * width / longer))
     # The gap lets Pillow average blocks first where the image is much larger: as good to the eye, several times faster.
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    image = Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.array(image)
 
 
 def confined_path(root: Path, relative: str) -> Path:
@@ -158,62 +156,19 @@ def _check_file(path: Path) -> None:
         raise ImageError(f"{path}: is empty (0 bytes). Export or copy the image again.")
 
 
-def _decode(file: BinaryIO, path: Path) -> Grey:
-    image = _open(file, path)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{path}: {width} x {height} pixels; at most {MAX_PIXELS:,} are read. Export it smaller.")
-    image.load()
-    return _turn_upright(_luminance(image), image.getexif().get(_EXIF_ORIENTATION))
+def _read_by_content(path: Path, recipe: Recipe, at_least: int | None) -> Radiograph:
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+    if is_raster(start):
+        return read_raster(path, frames=recipe.frames, colour=recipe.colour, at_least=at_least)
+    # Importing pydicom takes as long as numpy and Pillow together: only where a file may be DICOM.
+    from polyhead.imaging.dicom import is_dicom, read_dicom
+
+    if is_dicom(start):
+        return read_dicom(path, frames=recipe.frames, colour=recipe.colour)
+    raise ImageError(f"{path}: neither PNG, JPEG nor DICOM; it begins with {start[:8]!r}. Convert it to one of them.")
 
 
-def _open(file: BinaryIO, path: Path) -> ImageFile.ImageFile:
-    """Read the header only. The plug-ins are called directly: `Image.open` has a limit of its own and warns."""
-    start = file.read(_PNG_HEADER_BYTES)
-    file.seek(0)
-    if start.startswith(_JPEG):
-        return JpegImageFile(file)
-    if not start.startswith(_PNG):
-        raise ImageError(f"{path}: neither PNG nor JPEG; it begins with {start[:8]!r}. Convert it to one of them.")
-    image = PngImageFile(file)
-    bit_depth, colour_type = start[24], start[25]
-    if bit_depth == 16 and colour_type != 0:
-        raise ImageError(f"{path}: a PNG with 16 bits of colour or transparency. Save it as 16-bit grey.")
-    return image
-
-
-def _luminance(image: Image.Image) -> Grey:
-    # 16-bit grey is the only kind of PNG with a mode of integers: I;16, and I in some versions of Pillow.
-    if image.mode.startswith("I"):
-        return np.array(image).astype(np.uint16)
-    if image.mode not in ("1", "L", "LA"):
-        image = image.convert("RGB")
-    return np.array(image.convert("L"))
-
-
-def _turn_upright(pixels: Grey, orientation: object) -> Grey:
-    transpose, reverse_rows, reverse_columns = _ORIENTATIONS.get(orientation, _UPRIGHT)  # type: ignore[call-overload]
-    if transpose:
-        pixels = pixels.T
-    if reverse_rows:
-        pixels = pixels[::-1]
-    if reverse_columns:
-        pixels = pixels[:, ::-1]
-    upright: Grey = pixels.copy()  # In C order, whatever the view.
-    return upright
-
-
-def _refuse_constant(pixels: Grey) -> None:
-    value = pixels.flat[0]
-    if (pixels == value).all():
-        raise ImageError(f"constant image: every pixel is {value}. Export it again, or remove its row.")
-
-
-def _window(pixels: Grey) -> tuple[int, int]:
-    counts = np.zeros(2**16, np.int64)
-    for top in range(0, len(pixels), _HISTOGRAM_ROWS):  # Counting needs 8 bytes a pixel: not of all at once.
-        counts += np.bincount(pixels[top : top + _HISTOGRAM_ROWS].ravel(), minlength=2**16)
-    low, high = np.searchsorted(np.cumsum(counts), np.multiply(_WINDOW, pixels.size))
-    if low == high:
-        low, high = np.flatnonzero(counts)[[0, -1]]
-    return int(low), int(high)
+def _add_black(area: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    short = [size - side for side in area.shape]
+    return np.pad(area, [(one // 2, one - one // 2) for one in short])

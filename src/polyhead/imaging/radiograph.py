@@ -6,7 +6,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grey", "Radiograph"]
+__all__ = ["MAX_PIXELS", "Grey", "Radiograph"]
+
+# A whole-spine radiograph has 30 million pixels; decoding this many takes at most 200 MB.
+MAX_PIXELS = 50_000_000
 
 Grey = NDArray[np.uint8] | NDArray[np.uint16]
 

@@ -1,11 +1,29 @@
 """How an image becomes a grey square of 8 bits: the choices that a study makes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["RECIPES", "STANDARD", "Recipe"]
+__all__ = [
+    "RECIPES",
+    "STANDARD",
+    "Aspect",
+    "Colour",
+    "Equalize",
+    "Frames",
+    "Intensity",
+    "Preset",
+    "Recipe",
+    "make_recipe",
+]
+
+Aspect = Literal["pad", "crop", "stretch"]
+Intensity = Literal["auto", "robust", "minmax"]
+Equalize = Literal["none", "histogram", "clahe"]
+Frames = Literal["refuse", "first"]
+Colour = Literal["luminance", "refuse"]
+Preset = Literal["standard", "paper"]
 
 
 @dataclass(frozen=True)
@@ -28,16 +46,16 @@ class Recipe:
         ``luminance``: 0.299 R + 0.587 G + 0.114 B (ITU-R 601), or ``refuse`` the file.
     """
 
-    aspect: Literal["pad", "crop", "stretch"] = "pad"
-    intensity: Literal["auto", "robust", "minmax"] = "auto"
-    equalize: Literal["none", "histogram", "clahe"] = "none"
-    frames: Literal["refuse", "first"] = "refuse"
-    colour: Literal["luminance", "refuse"] = "luminance"
+    aspect: Aspect = "pad"
+    intensity: Intensity = "auto"
+    equalize: Equalize = "none"
+    frames: Frames = "refuse"
+    colour: Colour = "luminance"
 
 
 STANDARD = Recipe()
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType(
+RECIPES: Mapping[Preset, Recipe] = MappingProxyType(
     {
         "standard": STANDARD,
         # What the authors of the paper did, from their code: squashed, minimum to maximum, equalised.
@@ -45,3 +63,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     }
 )
 """Presets by name."""
+
+
+def make_recipe(preset: Preset, changes: Mapping[str, Any]) -> Recipe:
+    """Return a preset with some of its choices changed; a change to None leaves the preset's choice."""
+    return replace(RECIPES[preset], **{choice: value for choice, value in changes.items() if value is not None})

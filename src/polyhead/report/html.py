@@ -9,7 +9,7 @@ from polyhead.errors import RunError
 from polyhead.report.figures import auroc_figures, forest_figures, roc_figures, training_figures
 from polyhead.report.load import RunTables, load_run
 from polyhead.report.plots import method_styles
-from polyhead.report.settings import environment_rows, setting_rows
+from polyhead.report.settings import environment_rows, setting_rows, source_rows
 from polyhead.report.views import (
     auroc_table,
     comparison_table,
@@ -100,5 +100,6 @@ def _tables(run: RunTables) -> dict[str, object]:
         "operating": operating_table(run),
         "traffic": traffic_table(run),
         "settings": setting_rows(run),
+        "sources": source_rows(run),
         "environment": environment_rows(run),
     }

@@ -62,6 +62,8 @@ class RunTables:
     ----------
     folder, study, toml, environment
         Where it lies, its settings, the study file's text and the contents of ``environment.json``.
+    sources
+        For each site the choices behind its labels, ``{site: {choice: value}}``; without the sites that record none.
     methods, seeds, sites
         In the study's order; only what was evaluated.
     findings
@@ -80,6 +82,7 @@ class RunTables:
     study: StudyConfig
     toml: str
     environment: dict[str, Any]
+    sources: dict[str, dict[str, Any]]
     methods: tuple[str, ...]
     seeds: tuple[str, ...]
     sites: tuple[str, ...]
@@ -118,7 +121,8 @@ def load_run(folder: Path) -> RunTables:
         folder=folder,
         study=study,
         toml=toml,
-        environment=_read_environment(folder),
+        environment=_read_object(folder, "environment.json"),
+        sources=_read_sources(folder),
         methods=methods,
         seeds=_ordered(metrics.filter(pl.col("seed") != OVERALL)["seed"], [str(seed) for seed in study.seeds]),
         sites=sites,
@@ -180,14 +184,24 @@ def _ordered(found: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:
     return (*(name for name in first if name in values), *sorted(values - set(first)))
 
 
-def _read_environment(folder: Path) -> dict[str, Any]:
+def _read_sources(folder: Path) -> dict[str, dict[str, Any]]:
+    if not (folder / "sources.json").exists():
+        return {}
+    sources = _read_object(folder, "sources.json")
+    for site, choices in sources.items():
+        if not isinstance(choices, dict):
+            raise RunError(f"{folder / 'sources.json'}, key {site!r}: found {choices!r}; an object is needed.")
+    return sources
+
+
+def _read_object(folder: Path, name: str) -> dict[str, Any]:
     try:
-        environment = json.loads(_read_text(folder, "environment.json"))
+        found = json.loads(_read_text(folder, name))
     except json.JSONDecodeError as problem:
-        raise RunError(f"{folder / 'environment.json'}: not valid JSON ({problem}).") from problem
-    if not isinstance(environment, dict):
-        raise RunError(f"{folder / 'environment.json'}: found a {type(environment).__name__}; an object is needed.")
-    return environment
+        raise RunError(f"{folder / name}: not valid JSON ({problem}).") from problem
+    if not isinstance(found, dict):
+        raise RunError(f"{folder / name}: found a {type(found).__name__}; an object is needed.")
+    return found
 
 
 def _read_text(folder: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Every setting of a study, and everything noted about the machine, as rows of text."""
+"""Every setting of a study, the choices behind its labels, and everything noted about the machine, as rows of text."""
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from polyhead.report.load import RunTables
 
-__all__ = ["environment_rows", "setting_rows"]
+__all__ = ["environment_rows", "setting_rows", "source_rows"]
 
 
 def setting_rows(run: RunTables) -> list[dict[str, object]]:
@@ -23,6 +23,15 @@ def setting_rows(run: RunTables) -> list[dict[str, object]]:
 def environment_rows(run: RunTables) -> list[dict[str, str]]:
     """Return what ``environment.json`` holds."""
     return [{"key": key, "value": _text(value)} for key, value in _flat(run.environment)]
+
+
+def source_rows(run: RunTables) -> list[dict[str, str]]:
+    """Return the choices behind the labels, sites in the study's order; sites that record none are left out."""
+    return [
+        {"site": site, "choice": choice, "value": _text(value)}
+        for site in run.sites
+        for choice, value in run.sources.get(site, {}).items()
+    ]
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

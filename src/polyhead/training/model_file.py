@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,23 @@ from safetensors.torch import load_file, save_file
 from polyhead.atomic import replacing, write_atomically
 from polyhead.config import Model
 from polyhead.errors import WeightsError
+from polyhead.imaging.pixels import PATH_VERSION
+from polyhead.imaging.recipe import Recipe
 from polyhead.training.backbone import build_backbone, feature_count
 from polyhead.training.model import SiteModel, build_head, load_state, model_state
 
 __all__ = ["load_model", "save_model", "write_tensors"]
 
 
-def save_model(model: SiteModel, settings: Model, about: Mapping[str, Any], folder: Path) -> None:
+def save_model(model: SiteModel, settings: Model, recipe: Recipe, about: Mapping[str, Any], folder: Path) -> None:
     """Write a model; ``model.json`` comes last, so a folder that has it is complete.
 
     Parameters
     ----------
     settings
         What the backbone was built from.
+    recipe
+        How the images that it was trained on became squares; whoever uses the model must make them so, too.
     about
         Whatever else ``model.json`` should say: method, seed, site, thresholds.
     """
@@ -37,7 +42,7 @@ def save_model(model: SiteModel, settings: Model, about: Mapping[str, Any], fold
         **about,
         "findings": list(model.findings),
         "model": settings.model_dump(mode="json", exclude={"weights"}),
-        "preprocessing": "grey, resized to a square of image_size, 8 bit, then value / 63.75 - 2",
+        "preprocessing": {"path": PATH_VERSION, "recipe": asdict(recipe), "input": "value / 63.75 - 2"},
     }
     write_atomically(folder / "model.json", json.dumps(description, indent=2) + "\n")
 

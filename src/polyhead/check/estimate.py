@@ -1,0 +1,92 @@
+"""What training will take here: time, measured on a few real steps, and disk, from the model's real size."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from polyhead.check.images import free_bytes
+from polyhead.check.result import DiskUse, Estimate, ManifestCheck, SiteCheck
+from polyhead.config import Federation, Model, StudyConfig, Training
+from polyhead.problems import Problem
+
+__all__ = ["disk_problems", "estimate_sites", "estimate_study"]
+
+_STEPS_WITHOUT_STUDY = 1000
+# A row of a predictions file: image and patient compress well, a label and a score hardly.
+_BYTES_A_PREDICTION = 20
+# AdamW keeps two numbers for each weight.
+_OPTIMIZER = 2
+
+
+def estimate_sites(sites: Sequence[SiteCheck], size: int, *, timed: bool) -> Estimate | None:
+    """Time 1000 steps of the default model at some image size; None if not timed."""
+    if not timed or not sites:
+        return None
+    model, training = Model(image_size=size), Training()
+    # Imported here, so that tables are checked without PyTorch.
+    from polyhead.training.timing import time_steps
+
+    time = time_steps(model, training, max(len(site.findings) for site in sites))
+    total = _STEPS_WITHOUT_STUDY * time.seconds
+    return Estimate(_words(model, training), time.device, time.seconds, _STEPS_WITHOUT_STUDY, 0, total, None, None)
+
+
+def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: bool) -> Estimate:
+    """Estimate a whole study.
+
+    Raises
+    ------
+    StudyError
+        If its model cannot be built or timed.
+    """
+    from polyhead.training.timing import model_bytes, time_steps
+
+    findings = max((len(site.findings) for site in sites), default=1)
+    backbone, head = model_bytes(study.model, findings)
+    runs = len(study.methods) * len(study.seeds)
+    predicted = runs * sum(_images(site, "val") + _images(site, "test") for site in sites)
+    steps = runs * _steps_a_site(study.federation) * sum(_images(site, "train") >= 2 for site in sites)
+    predictions = runs * sum(
+        (_images(site, "val") + _images(site, "test")) * len(site.findings) * _BYTES_A_PREDICTION for site in sites
+    )
+    models = runs * len(sites) * (backbone + head)
+    # A snapshot is written whole before the one before it goes.
+    snapshots = 2 * (backbone + len(sites) * _OPTIMIZER * (backbone + head))
+    run = DiskUse(Path.cwd(), models + predictions + snapshots, free_bytes(Path.cwd()))
+    words = _words(study.model, study.training)
+    if not timed:
+        return Estimate(words, study.training.device, None, steps, predicted, None, None, run)
+    time = time_steps(study.model, study.training, findings)
+    predict = predicted * time.seconds / study.training.batch_size / 3
+    return Estimate(words, time.device, time.seconds, steps, predicted, steps * time.seconds, predict, run)
+
+
+def disk_problems(manifests: Sequence[ManifestCheck], estimate: Estimate | None) -> Iterator[Problem]:
+    """Yield where the disk is too small: for the pixel caches an error, for the run a warning."""
+    missing = [manifest.cache for manifest in manifests if manifest.cache and not manifest.cache.ready]
+    for folder in sorted({use.folder for use in missing}):
+        uses = [use for use in missing if use.folder == folder]
+        if (needed := sum(use.needed for use in uses)) > uses[0].free:
+            yield Problem(
+                "error", "disk", f"{folder}: the pixel caches need {needed:,} bytes, {uses[0].free:,} are free."
+            )
+    if estimate and estimate.run and estimate.run.needed > estimate.run.free:
+        run = estimate.run
+        text = f"{run.folder}: a run needs about {run.needed:,} bytes, {run.free:,} are free. Give --out another disk."
+        yield Problem("warning", "disk", text)
+
+
+def _steps_a_site(federation: Federation) -> int:
+    alone = 0 if federation.finetune == "none" else federation.finetune_steps
+    return federation.rounds * federation.local_steps + alone
+
+
+def _images(site: SiteCheck, split: str) -> int:
+    of_split = site.counts.filter(pl.col("split") == split)["images"]
+    return int(of_split[0]) if len(of_split) else 0
+
+
+def _words(model: Model, training: Training) -> str:
+    width = "" if model.width == 1 else f", width {model.width:g}"
+    return f"{model.backbone}{width}, {model.image_size} x {model.image_size} pixels, batches of {training.batch_size}"

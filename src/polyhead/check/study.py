@@ -1,0 +1,105 @@
+"""A study checked before it runs: its sites as it narrows them, and what it asks of them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from polyhead.check.estimate import disk_problems, estimate_study
+from polyhead.check.images import Reading
+from polyhead.check.result import CheckResult, Estimate, ManifestCheck, SiteCheck
+from polyhead.check.site import check_file, check_labels, match_sites
+from polyhead.config import StudyConfig, StudySite, load_study
+from polyhead.errors import PolyheadError, StudyError
+from polyhead.federation.methods import choose_methods
+from polyhead.federation.start import check_model
+from polyhead.findings import check_aliases, closest
+from polyhead.manifest import Manifest, narrow
+from polyhead.problems import Problem
+from polyhead.sites import recipe_of
+from polyhead.training.device import resolve_device
+
+__all__ = ["check_study"]
+
+
+def check_study(study_file: Path, reading: Reading | None = None) -> CheckResult:
+    """Check a study: each distinct manifest once, each site as the study narrows it, and the study's own demands.
+
+    Parameters
+    ----------
+    reading
+        Says whether images are read and who is told; `cache` is used if the study names none. Size, recipe and budget
+        are the study's.
+
+    Raises
+    ------
+    StudyError
+        If the file cannot be read as a study.
+    """
+    study = load_study(study_file)
+    reading = replace(
+        reading or Reading(),
+        size=study.model.image_size,
+        recipe=recipe_of(study),
+        bad_budget=study.bad_images,
+        cache=study.cache or (reading.cache if reading else None),
+    )
+    paths = dict.fromkeys(site.manifest for site in study.site)
+    checked = {path: check_file(path, reading) for path in paths}
+    sites = [
+        _check_site(site, manifest, file)
+        for site in study.site
+        for file, manifest in [checked[site.manifest]]
+        if manifest is not None
+    ]
+    matches, problems = match_sites(sites, study.findings.aliases)
+    problems += tuple(_demands(study, sites, matched=matches is not None))
+    estimate = None
+    if not any(problem.kind in ("device", "model") for problem in problems):
+        estimate, refused = _estimate(study, sites, timed=reading.images)
+        problems += refused
+    manifests = tuple(check for check, _ in checked.values())
+    problems += tuple(disk_problems(manifests, estimate))
+    return CheckResult(study_file, tuple(dict.fromkeys(problems)), manifests, tuple(sites), matches, estimate)
+
+
+def _check_site(site: StudySite, manifest: Manifest, file: ManifestCheck) -> SiteCheck:
+    known = [name for name in site.findings or manifest.findings if name in manifest.findings]
+    missing = tuple(
+        Problem("error", "missing-finding", f"no finding {name!r}; {closest(name, manifest.findings)}.")
+        for name in site.findings or ()
+        if name not in known
+    )
+    check = check_labels(site.name, narrow(manifest, known or None, site.shard, site.train_images), file)
+    return replace(check, problems=missing + check.problems)
+
+
+def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool) -> Iterator[Problem]:
+    """Yield what the study asks for and cannot have; methods only if the findings could be matched."""
+    yield from _refused("device", lambda: resolve_device(study.training.device))
+    yield from _refused("model", lambda: check_model(study.model))
+    if len(sites) < len(study.site):
+        yield Problem("note", "not-checked", "methods and aliases: not checked while a site's table cannot be read.")
+        return
+    findings, aliases = {site.name: site.findings for site in sites}, study.findings.aliases
+    yield from _refused("findings", lambda: check_aliases(findings, aliases))
+    for method in study.methods if matched else ():
+        yield from _refused("methods", partial(choose_methods, [method], findings, aliases))
+    if all("no-training" in {problem.kind for problem in site.problems} for site in sites):
+        yield Problem("error", "no-training", "no site has two training images: there is nothing to train on.")
+
+
+def _refused(kind: str, ask: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        ask()
+    except PolyheadError as problem:
+        yield Problem("error", kind, str(problem))
+
+
+def _estimate(
+    study: StudyConfig, sites: Sequence[SiteCheck], *, timed: bool
+) -> tuple[Estimate | None, tuple[Problem, ...]]:
+    try:
+        return estimate_study(study, sites, timed=timed), ()
+    except StudyError as problem:
+        return None, (Problem("error", "model", str(problem)),)

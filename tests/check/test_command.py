@@ -1,0 +1,70 @@
+"""`polyhead check` as a person calls it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.check.conftest import HEADER, rows_of, write_site
+
+
+def polyhead(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from polyhead.cli import main; main()", "check", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+
+
+def test_help_ends_with_an_example() -> None:
+    assert "Example: polyhead check" in re.sub(r"\s+", " ", polyhead("--help").stdout)
+
+
+def test_a_sound_site_gives_0_and_json_alone_on_stdout(tmp_path: Path) -> None:
+    done = polyhead(write_site(tmp_path / "site"), "--json", "--size", "32", "--cache", tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["sound"] is True
+    assert record["estimate"]["step_seconds"] > 0
+    assert not list((tmp_path / "site").glob("pixels*"))
+
+
+def test_an_error_gives_1_and_the_summary_is_written_all_the_same(tmp_path: Path) -> None:
+    rows = rows_of()
+    rows[0] = rows[0][:-1] + "2"
+    site = write_site(tmp_path / "site", rows, images=False)
+    done = polyhead(site, "--no-images", "--share", tmp_path / "share.json")
+    assert done.returncode == 1
+    assert "Not sound: 1 error" in done.stdout
+    assert json.loads((tmp_path / "share.json").read_text())["manifests"][0]["problems"]["label"] == "<5"
+
+
+def test_a_study_is_checked_without_running_it(tmp_path: Path) -> None:
+    write_site(tmp_path / "site", header=HEADER, images=False)
+    (tmp_path / "study.toml").write_text(
+        'name = "tiny"\nmethods = ["local"]\n[[site]]\nname = "a"\nmanifest = "site/manifest.csv"\n'
+        '[model]\nbackbone = "resnet10"\nwidth = 0.125\nimage_size = 32\n'
+    )
+    done = polyhead(tmp_path / "study.toml", "--no-images")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "400 optimizer steps" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent.toml",), "absent.toml: cannot be read"),
+        (("a.toml", "site"), "one study file, or folders of sites"),
+        (("a.toml", "--size", "64"), "--size and --skip are for sites"),
+        (("a.toml", "--skip", "0"), "--size and --skip are for sites"),
+        ((), "Missing argument"),
+        (("site", "--size", "3"), "32<=x<=2048"),
+    ],
+)
+def test_wrong_use_gives_2_and_a_message(arguments: tuple[str, ...], message: str) -> None:
+    done = polyhead(*arguments)
+    assert done.returncode == 2
+    assert message in re.sub(r"\s+", " ", done.stderr)
+    assert "Traceback" not in done.stderr

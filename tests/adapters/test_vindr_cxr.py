@@ -104,8 +104,11 @@ def test_a_missing_table_is_named_with_the_page_that_has_it(tmp_path: Path, name
 def test_columns_and_labels_that_are_not_as_published_are_named(tmp_path: Path) -> None:
     edit(vindr_cxr(tmp_path) / TEST, "Other disease", "Others")
     assert "unknown column 'Others'" in refusal(tmp_path)
-    edit(tmp_path / TEST, "Others,", "")
+    edit(tmp_path / TEST, "Others", "rad_id")
     assert "no column 'Other diseases'" in refusal(tmp_path)
+    edit(tmp_path / TEST, "rad_id", "Other disease")
+    edit(tmp_path / TRAIN, f"{2:032x},R8,0", f"{2:032x},R8,3")
+    assert "line 8, column 'Aortic enlargement': '3'" in refusal(tmp_path)
 
 
 def test_a_reader_who_reads_an_image_twice_is_refused(tmp_path: Path) -> None:

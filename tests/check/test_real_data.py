@@ -71,8 +71,6 @@ def test_three_planted_faults_are_reported_exactly_in_one_run(real_data: RealDat
         f"line {number + 2}, column 'Atelectasis': 'maybe'" for number in labelled
     ]
     (twice,) = by_kind(problems, "same-pixels-two-splits")
-    first, second = sorted((one, other))
-    assert twice.text.startswith(
-        f"line {first + 2}, {rows[first][0]} ({rows[first][2]}) and line {second + 2}, {rows[second][0]} ({rows[second][2]}): "
-    )
+    said = [f"line {number + 2}, {rows[number][0]} ({rows[number][2]})" for number in sorted((one, other))]
+    assert twice.text.startswith(f"{said[0]} and {said[1]}: ")
     assert count_problems(problems, "error") == 300 + 12 + 2

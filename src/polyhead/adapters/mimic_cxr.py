@@ -37,8 +37,7 @@ def import_mimic_cxr(root: Path, options: Options) -> Imported:
     SourceError
         A file or column is missing, the tables contradict each other, or images are missing.
     """
-    table = _split(root).join(_metadata(root), on=["dicom_id", *_STUDY], how="left", maintain_order="left")
-    table = table.join(_labels(root), on=_STUDY, how="left", maintain_order="left")
+    table = _images(root).join(_labels(root), on=_STUDY, how="left", maintain_order="left")
     table, unlabelled = keep(table, pl.col("labelled"), "belong to a study without labels")
     table, views = keep_frontal(table, pl.col("view").is_in(["AP", "PA"]), options)
     table = table.with_columns(_image("files/" if (root / "files").is_dir() else ""))
@@ -54,6 +53,21 @@ def _read(root: Path, name: str, key: list[str], columns: list[str], *, others: 
     table = read_source(path, _PAGE, columns, others=others)
     check_key(table, key, path)
     return table
+
+
+def _images(root: Path) -> pl.DataFrame:
+    """Return a row for each image, with its split and view; the two tables must tell of the same images."""
+    key = ["dicom_id", *_STUDY]
+    split, metadata = _split(root), _metadata(root)
+    stray = pl.concat(
+        [split.join(metadata, on=key, how="anti"), metadata.join(split, on=key, how="anti")], how="diagonal"
+    )
+    if stray.height:
+        raise SourceError(
+            f"{root}: the tables of splits and metadata do not tell of the same images and patients, first "
+            f"{stray['dicom_id'][0]} ({stray['dicom_id'].n_unique():,} such). Get both again: {_PAGE}."
+        )
+    return split.join(metadata, on=key, how="left", maintain_order="left")
 
 
 def _split(root: Path) -> pl.DataFrame:

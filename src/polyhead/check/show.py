@@ -71,7 +71,7 @@ def _problem_table(problems: Iterable[Problem]) -> Table:
         same = list(group)
         texts = [problem.text for problem in same[:_SHOWN]]
         if more := sum(problem.count for problem in same[_SHOWN:]):
-            texts.append(f"and {more:,} more; all are in --json")
+            texts.append(f"and {more:,} more; see --json")
         count = sum(problem.count for problem in same)
         name = _ORDER[place]
         _add(table, Text(name, _STYLES[name]), kind, f"{count:,}", "\n".join(texts))
@@ -157,7 +157,7 @@ def _tally(problems: Sequence[Problem]) -> str:
     counts = {severity: count_problems(problems, severity) for severity in _STYLES}  # type: ignore[arg-type]
     if not counts["error"] + counts["warning"]:
         return "no errors, no warnings"
-    return ", ".join(f"{counts[one]:,} {one}s".replace("1 errors", "1 error") for one in ("error", "warning"))
+    return ", ".join(f"{counts[one]:,} {one}{'' if counts[one] == 1 else 's'}" for one in ("error", "warning"))
 
 
 def _disk(use: DiskUse) -> str:

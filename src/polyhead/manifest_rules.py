@@ -125,5 +125,5 @@ def _image_problems(numbered: pl.DataFrame) -> Iterator[Problem]:
     yield from _by_line(outside, "path", "image", " leads out of the site's folder. Give a path below it.")
     control = numbered.filter(image.str.contains(_CONTROL))
     yield from _by_line(control, "path", "image", " holds control characters. Rename the file.")
-    twice = numbered.filter(image.is_not_null() & image.is_duplicated() & ~image.is_first_distinct())
+    twice = numbered.filter(image.is_not_null() & ~image.is_first_distinct())
     yield from _by_line(twice, "row-twice", "image", " stands on an earlier line too. Keep one row per image.")

@@ -42,7 +42,7 @@ _PALETTE = tuple(
 _KEYWORDS = (*FORMAT_KEYWORDS, *GREY_KEYWORDS, *_PALETTE, *VIEW_KEYWORDS)
 _WEIGHTS = (19595, 38470, 7471)  # Of red, green and blue, in 65536ths: as for PNG and JPEG.
 
-_Shown = tuple[Grey, tuple[str, ...]]
+_Shown = tuple[Grey, Grey | None, tuple[str, ...]]  # Samples and table as in `Radiograph`, and notes.
 
 
 def read_dicom(
@@ -88,22 +88,22 @@ def read_dicom(
             raise ImageError("a colour image. Export it as grey, or set the recipe's colour = 'luminance'.")
         patterns, claims = read_frame(dicom, pixels, form)
         show = _show_grey if form.is_grey else _show_palette if form.samples == 1 else _show_colour
-        grey, notes = show(dicom.header, form, patterns, claims)
+        samples, table, notes = show(dicom.header, form, patterns, claims)
         several = (FIRST_FRAME,) if form.frames > 1 else ()
         lateral = (LATERAL,) if is_lateral(view_of(dicom.header)) else ()
-        return Radiograph(grey, "DICOM", (*notes, *several, *lateral))
+        return Radiograph(samples, "DICOM", (*notes, *several, *lateral), table)
 
 
 def _show_grey(header: Dataset, form: PixelFormat, patterns: Samples, claims: Codestream | None) -> _Shown:
     table = grey_table(header, form, 8 * patterns.itemsize, claims)
-    grey: Grey = table.grey[patterns]
     if table.padding is None:
-        return grey, table.notes
+        return patterns, table.grey, table.notes
     padded = table.padding[patterns]
     if not padded.any() or padded.all():
-        return grey, table.notes
-    grey[padded] = grey[~padded].min()
-    return grey, (*table.notes, PADDING)
+        return patterns, table.grey, table.notes
+    grey = table.grey.copy()
+    grey[table.padding] = table.grey[patterns[~padded]].min()
+    return patterns, grey, (*table.notes, PADDING)
 
 
 def _show_palette(header: Dataset, form: PixelFormat, patterns: Samples, claims: Codestream | None) -> _Shown:
@@ -117,7 +117,7 @@ def _show_palette(header: Dataset, form: PixelFormat, patterns: Samples, claims:
     if max(top for _, _, top in tables) < 2**8:
         colours = colours.astype(np.uint8)
     stored = stored_values(form, 8 * patterns.itemsize, claims)
-    return _luminance(colours)[np.clip(stored - first, 0, len(red) - 1)][patterns], (COLOUR,)
+    return patterns, _luminance(colours)[np.clip(stored - first, 0, len(red) - 1)], (COLOUR,)
 
 
 def _show_colour(header: Dataset, form: PixelFormat, patterns: Samples, claims: Codestream | None) -> _Shown:
@@ -128,7 +128,7 @@ def _show_colour(header: Dataset, form: PixelFormat, patterns: Samples, claims: 
     if colours.ndim == 3:
         colours = colours[..., 0] if is_ybr else _luminance(colours)
     grey: Grey = colours.astype(np.uint8) if form.stored <= 8 else colours.astype(np.uint16)
-    return grey, (COLOUR,)
+    return grey, None, (COLOUR,)
 
 
 def _luminance(colours: Samples) -> Grey:

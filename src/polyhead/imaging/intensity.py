@@ -24,24 +24,38 @@ def refuse_constant(pixels: Grey) -> None:
         raise ImageError(f"constant image: every pixel is {value}. Export it again, or remove its row.")
 
 
-def to_uint8(pixels: Grey, intensity: Intensity = "auto") -> NDArray[np.uint8]:
+def to_uint8(samples: Grey, intensity: Intensity = "auto", table: Grey | None = None) -> NDArray[np.uint8]:
     """Bring grey values to 8 bits: ``255 (x - low) / (high - low)``, clipped and rounded.
 
     With ``robust``, `low` and `high` are the least values that 0.5 % and 99.5 % of the pixels do not exceed (the
     extremes, if these are equal): a few hot pixels or a marker do not darken the lungs. With ``minmax`` they are the
     extremes. ``auto`` leaves 8 bits as they are, and is ``robust`` for 16.
 
+    Parameters
+    ----------
+    samples, table
+        As in `Radiograph`: grey values, or what `table` turns into them.
+
     Raises
     ------
     ImageError
-        If every pixel has the same value.
+        If every pixel has the same grey value.
     """
-    refuse_constant(pixels)
-    if intensity == "auto" and pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8, copy=False)
-    low, high = (int(pixels.min()), int(pixels.max())) if intensity == "minmax" else _window(pixels)
-    levels = np.clip((np.arange(2 ** (8 * pixels.itemsize)) - low) / (high - low), 0, 1)
-    return _look_up(np.rint(255 * levels).astype(np.uint8), pixels)
+    if table is None and intensity == "auto" and samples.dtype == np.uint8:
+        refuse_constant(samples)
+        return samples.astype(np.uint8, copy=False)
+    values = _unchanged(samples) if table is None else table
+    counts = _count(samples, values)
+    low, high = np.flatnonzero(counts)[[0, -1]]
+    if low == high:
+        raise ImageError(f"constant image: every pixel is {low}. Export it again, or remove its row.")
+    if intensity == "auto" and values.dtype == np.uint8:
+        return _look_up(values.astype(np.uint8, copy=False), samples)
+    if intensity != "minmax":
+        first, last = np.searchsorted(np.cumsum(counts), np.multiply(_WINDOW, samples.size))
+        low, high = (first, last) if first < last else (low, high)
+    levels = np.rint(255 * np.clip((np.arange(len(counts)) - low) / (high - low), 0, 1)).astype(np.uint8)
+    return _look_up(levels[values], samples)
 
 
 def equalize(pixels: NDArray[np.uint8], kind: Equalize) -> NDArray[np.uint8]:
@@ -68,15 +82,18 @@ def equalize(pixels: NDArray[np.uint8], kind: Equalize) -> NDArray[np.uint8]:
     return _look_up(np.rint(np.maximum(levels, 0)).astype(np.uint8), pixels)
 
 
-def _window(pixels: Grey) -> tuple[int, int]:
-    bins = 2 ** (8 * pixels.itemsize)
-    counts = np.zeros(bins, np.int64)
-    for top in range(0, len(pixels), _BLOCK_ROWS):
-        counts += np.bincount(pixels[top : top + _BLOCK_ROWS].ravel(), minlength=bins)
-    low, high = np.searchsorted(np.cumsum(counts), np.multiply(_WINDOW, pixels.size))
-    if low == high:
-        low, high = np.flatnonzero(counts)[[0, -1]]
-    return int(low), int(high)
+def _unchanged(samples: Grey) -> Grey:
+    return np.arange(2**8, dtype=np.uint8) if samples.dtype == np.uint8 else np.arange(2**16, dtype=np.uint16)
+
+
+def _count(samples: Grey, table: Grey) -> NDArray[np.int64]:
+    """Return how many pixels have each grey value."""
+    counts = np.zeros(len(table), np.int64)
+    for top in range(0, len(samples), _BLOCK_ROWS):
+        counts += np.bincount(samples[top : top + _BLOCK_ROWS].ravel(), minlength=len(table))
+    by_value = np.zeros(2 ** (8 * table.itemsize), np.int64)
+    np.add.at(by_value, table, counts)
+    return by_value
 
 
 def _look_up(levels: NDArray[np.uint8], pixels: Grey) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ Raise `PATH_VERSION` with anything that changes a pixel: caches made by another 
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +68,12 @@ def load_square(path: Path, size: int, recipe: Recipe = STANDARD) -> Square:
     """
     radiograph = read_radiograph(path, recipe, at_least=size)
     try:
-        area = fit(to_uint8(radiograph.grey, recipe.intensity), size, recipe.aspect)
+        area = fit(to_uint8(radiograph.samples, recipe.intensity, radiograph.table), size, recipe.aspect)
         refuse_constant(area)
     except ImageError as problem:
         raise ImageError(f"{path}: {problem}") from problem
-    windowed = ("more than 8 bits, windowed",) if radiograph.grey.dtype == np.uint16 else ()
+    values = radiograph.samples if radiograph.table is None else radiograph.table
+    windowed = ("more than 8 bits, windowed",) if values.dtype == np.uint16 else ()
     return Square(_add_black(equalize(area, recipe.equalize), size), radiograph.notes + windowed)
 
 
@@ -108,7 +109,7 @@ def read_radiograph(path: Path, recipe: Recipe = STANDARD, at_least: int | None 
         raise ImageError(f"{path}: cannot be read ({reason}). Export or copy the image again.") from problem
     if _CLAIMS.get(path.suffix.lower(), image.file_format) == image.file_format:
         return image
-    return Radiograph(image.grey, image.file_format, (*image.notes, "extension says otherwise"))
+    return replace(image, notes=(*image.notes, "extension says otherwise"))
 
 
 def fit(pixels: NDArray[np.uint8], size: int, aspect: Aspect) -> NDArray[np.uint8]:

@@ -20,15 +20,27 @@ class Radiograph:
 
     Attributes
     ----------
-    grey
-        Shape ``(height, width)``; uint8, or uint16 where the file holds more than 8 bits.
+    samples
+        Shape ``(height, width)``, uint8 or uint16: the grey values, or what `table` turns into them.
     file_format
         By content, never by extension.
     notes
         What a policy did to it, in a few fixed words that hold nothing of the file: ``"colour"``, ``"first of several
         frames"``, ``"lateral view"``, ...
+    table
+        The grey value of every sample that there can be; None if the samples are grey values. Whoever looks up in a
+        table of his own can join the two, and pass over the image once.
     """
 
-    grey: Grey
+    samples: Grey
     file_format: Literal["PNG", "JPEG", "DICOM"]
     notes: tuple[str, ...] = ()
+    table: Grey | None = None
+
+    @property
+    def grey(self) -> Grey:
+        """The grey values, shape ``(height, width)``; uint16 where the file holds more than 8 bits, else uint8."""
+        if self.table is None:
+            return self.samples
+        grey: Grey = self.table[self.samples]
+        return grey

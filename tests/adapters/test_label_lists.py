@@ -70,6 +70,7 @@ def test_what_is_no_list_of_labels_is_null(text: str) -> None:
     [
         ("[]", []),
         ("[nan]", []),
+        ("[None, 'a']", ["a"]),
         ("['', ' Pleural  effusion', 'x', 'x', ]", ["Pleural effusion", "x"]),
         (" [ 'a' ,\n'b' ] ", ["a", "b"]),
         ("['kyphosis\nsevere']", ["kyphosis severe"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from polyhead.adapters import source_files
@@ -99,6 +99,8 @@ def test_what_unpacks_beyond_all_measure_is_refused(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=60))
+@example(b"\n\x01")
+@example(b"\xef\xbb\xbf")
 def test_bytes_of_any_kind_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
     for whole in (content, b"a,b\n" + content, b"\x1f\x8b" + content):
         try:

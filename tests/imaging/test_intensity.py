@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from polyhead.errors import ImageError
 from polyhead.imaging.intensity import CLIP_LIMIT, equalize, refuse_constant, to_uint8
+from polyhead.imaging.recipe import Intensity
 from tests.imaging.files import NOISE, RAMP16, scene
 
 RNG = np.random.default_rng(0)
@@ -184,3 +185,36 @@ def test_clahe_joins_tiles_without_a_seam() -> None:
     ramp = np.tile(np.linspace(0, 255, 400).astype(np.uint8), (100, 1))
     steps = np.abs(np.diff(equalize(ramp, "clahe").astype(int), axis=1))
     assert steps.max() <= CLIP_LIMIT + 2
+
+
+# Samples with a table
+
+
+@pytest.mark.parametrize("intensity", ["auto", "robust", "minmax"])
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["any", "rising", "falling"]))
+def test_a_table_beside_its_samples_gives_what_its_values_give(
+    intensity: Intensity, depth: type, seed: int, kind: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    table = rng.integers(0, np.iinfo(depth).max, 2**16).astype(depth)
+    table[[0, -1]] = 0, np.iinfo(depth).max
+    if kind != "any":
+        table = np.sort(table)[:: 1 if kind == "rising" else -1]
+    samples = rng.integers(0, rng.integers(2, 2**16), (9, 7)).astype(np.uint16)
+    samples[0, :2] = 0, 2**16 - 1
+    np.testing.assert_array_equal(to_uint8(samples, intensity, table), to_uint8(table[samples], intensity))
+
+
+def test_a_table_that_makes_all_pixels_equal_is_a_constant_image() -> None:
+    with pytest.raises(ImageError, match="every pixel is 7"):
+        to_uint8(RAMP16, "robust", np.full(2**16, 7, np.uint16))
+
+
+def test_some_rows_of_a_large_image_give_its_window() -> None:
+    """Above 2 megapixels not every row is counted; half a level is all that this may change."""
+    rng = np.random.default_rng(0)
+    large = (30_000 + 9_000 * rng.standard_normal((3_000, 2_500))).clip(0, 65_535).astype(np.uint16)
+    low, high = np.quantile(large, (0.005, 0.995), method="inverted_cdf").astype(float)
+    expected = 255 * np.clip((large - low) / (high - low), 0, 1)
+    assert np.abs(to_uint8(large) - expected).max() <= 1.5

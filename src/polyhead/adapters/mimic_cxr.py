@@ -59,13 +59,12 @@ def _images(root: Path) -> pl.DataFrame:
     """Return a row for each image, with its split and view; the two tables must tell of the same images."""
     key = ["dicom_id", *_STUDY]
     split, metadata = _split(root), _metadata(root)
-    stray = pl.concat(
-        [split.join(metadata, on=key, how="anti"), metadata.join(split, on=key, how="anti")], how="diagonal"
-    )
-    if stray.height:
+    stray = [one.join(other, on=key, how="anti")["dicom_id"] for one, other in ((split, metadata), (metadata, split))]
+    images = pl.concat(stray).unique().sort()
+    if images.len():
         raise SourceError(
             f"{root}: the tables of splits and metadata do not tell of the same images and patients, first "
-            f"{stray['dicom_id'][0]} ({stray['dicom_id'].n_unique():,} such). Get both again: {_PAGE}."
+            f"{images[0]} ({images.len():,} such). Get both again: {_PAGE}."
         )
     return split.join(metadata, on=key, how="left", maintain_order="left")
 

@@ -152,7 +152,7 @@ def _rows(path: Path, text: str, trailing_comma: bool) -> Iterator[list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader)]
-        if trailing_comma and not header[-1]:
+        if trailing_comma and header[-1:] == [""]:
             header.pop()
         yield header
         for fields in reader:

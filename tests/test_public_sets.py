@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from polyhead.adapters import ADAPTERS
 from polyhead.cli import app
 from tests.adapters.miniatures import MINIATURES
 
@@ -36,16 +35,13 @@ def polyhead(*arguments: object) -> str:
     return done.output
 
 
-def test_every_adapter_has_a_miniature() -> None:
-    assert set(MINIATURES) == set(ADAPTERS)
-
-
 @pytest.mark.slow
 def test_the_five_sets_go_from_their_published_files_to_one_trained_backbone(tmp_path: Path) -> None:
     for name, write in MINIATURES.items():
         write(tmp_path / "published" / name)
         site = tmp_path / "sites" / name
-        polyhead("import", name, tmp_path / "published" / name, "--out", site)
+        few = ("--min-positives", 5) if name == "padchest" else ()
+        polyhead("import", name, tmp_path / "published" / name, "--out", site, *few)
         polyhead("check", site, "--size", 32)
         polyhead("prepare", site, "--size", 32)
     sites = "".join(

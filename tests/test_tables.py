@@ -127,6 +127,7 @@ def test_latin_1_is_read_in_bulk_and_line_by_line(tmp_path: Path) -> None:
         # As many separators as there should be, but in the wrong lines.
         (b"a,b\n1,2,3\n4\n", "line 2: 3 fields, but the header has 2"),
         (b"a,b\n1,2\n\n3,4\n", "line 3: 0 fields"),
+        (b"a,b,c\n1,2\n\n3,4,5\n", "line 2: 2 fields, but the header has 3"),
         (b"a,b\n" + b"x" * 140_000 + b",2", "line 2: not valid CSV"),
         (b"a, a\n1,2\n", "line 1: column 'a' stands 2 times"),
         (b"a,\n1,2\n", "line 1: column 2 has no name"),

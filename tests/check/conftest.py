@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from polyhead.check.images import Reading
+from polyhead.config import Model, Training
 from polyhead.problems import Problem
 
 HEADER = "image,patient_id,split,Edema"
@@ -54,8 +55,11 @@ def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are timed in one test only; everywhere else the number is made up."""
     from polyhead.training import timing
 
-    made_up = timing.StepTime(0.5, 32, "cpu")
-    monkeypatch.setattr(timing, "time_steps", lambda model, training, findings: made_up)
+    def made_up(model: Model, training: Training, findings: int) -> timing.StepTime:
+        timing.resolve_device(training.device)
+        return timing.StepTime(0.5, training.batch_size, "cpu")
+
+    monkeypatch.setattr(timing, "time_steps", made_up)
 
 
 @pytest.fixture

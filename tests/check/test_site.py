@@ -117,6 +117,13 @@ def test_too_little_space_for_the_caches_is_an_error(tmp_path: Path, monkeypatch
     assert f"{2 * each:,} bytes" in problem.text
 
 
+def test_a_cache_that_is_there_needs_no_space(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = site()
+    check_site(folder, Reading(size=32))
+    monkeypatch.setattr(images, "free_bytes", lambda folder: 0)
+    assert check_site(folder, Reading(size=32, images=False)).sound
+
+
 def test_tables_are_checked_without_pytorch(site: Site) -> None:
     code = (
         "import sys; from pathlib import Path\n"

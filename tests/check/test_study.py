@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from polyhead.check import estimate
+from polyhead.check import estimate, study
 from polyhead.check.images import Reading
 from polyhead.check.result import CheckResult
+from polyhead.check.site import check_file
 from polyhead.check.study import check_study
 from polyhead.errors import StudyError
 from polyhead.imaging import prepare
+from polyhead.imaging.recipe import RECIPES
 from polyhead.manifest import narrow, read_manifest
 from polyhead.training.timing import model_bytes
 from tests.check.conftest import HEADER, TABLES_ONLY, by_kind, rows_of, write_site
@@ -64,11 +66,16 @@ def test_a_sound_study_is_sound_and_its_caches_are_filled(folder: Path, monkeypa
         prepare.prepare(read_manifest(folder / name / "manifest.csv"), folder / "cache", 32)
 
 
-def test_a_manifest_that_plays_two_sites_is_checked_once_and_counted_as_narrowed(folder: Path) -> None:
+def test_a_manifest_that_plays_two_sites_is_checked_once_and_counted_as_narrowed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shards = [
         site(f"part {part}", "a", f'shard = "{part}/2"\nfindings = ["Mass"]\ntrain_images = 8') for part in (1, 2)
     ]
+    read: list[Path] = []
+    monkeypatch.setattr(study, "check_file", lambda path, reading: read.append(path) or check_file(path, reading))
     result = check(folder, "".join(shards))
+    assert read == [folder / "a/manifest.csv"]
     assert len(result.manifests) == 1
     whole = read_manifest(folder / "a/manifest.csv")
     for part, found in enumerate(result.sites, start=1):
@@ -77,6 +84,16 @@ def test_a_manifest_that_plays_two_sites_is_checked_once_and_counted_as_narrowed
         assert found.counts["images"].to_list() == [kept.split(split).height for split in ("train", "val", "test")]
         assert found.counts["images"][0] == 8
     assert sum(found.counts.filter(split="test")["images"][0] for found in result.sites) == 24
+
+
+def test_recipe_and_budget_are_the_studys(folder: Path) -> None:
+    (folder / "a/0.png").write_bytes(b"")
+    result = check(folder, top="bad_images = 0.02", more='[pixels]\nrecipe = "paper"', reading=Reading())
+    assert result.sound
+    assert [problem.severity for problem in by_kind(result.all_problems(), "bad-image")] == ["warning"]
+    manifest = read_manifest(folder / "a/manifest.csv")
+    assert prepare.open_cache(manifest, folder / "a", 32, RECIPES["paper"]) is not None
+    assert not check(folder, top="bad_images = 0.01", reading=Reading()).sound
 
 
 def test_a_missing_finding_is_named_with_the_closest_and_the_others_are_counted(folder: Path) -> None:

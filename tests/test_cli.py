@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-COMMANDS = ("demo", "prepare", "run", "evaluate", "report")
+COMMANDS = ("demo", "import", "check", "prepare", "run", "evaluate", "report")
 
 
 def polyhead(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

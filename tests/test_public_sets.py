@@ -56,4 +56,4 @@ def test_the_five_sets_go_from_their_published_files_to_one_trained_backbone(tmp
     for name in MINIATURES:
         assert (run / "models" / "ffl" / "seed-0" / name / "model.json").exists()
     report = (run / "report.html").read_text()
-    assert all(f"{name}: uncertain" in report for name in ("chexpert", "mimic-cxr"))
+    assert "Choices behind the labels" in report

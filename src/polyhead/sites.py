@@ -12,7 +12,7 @@ from polyhead.federation.site import Site
 from polyhead.findings import canonical_name
 from polyhead.imaging.prepare import PixelCache, prepare
 from polyhead.imaging.recipe import Recipe, make_recipe
-from polyhead.manifest import Manifest, label_counts, limit_training, read_manifest, select_findings, take_shard
+from polyhead.manifest import Manifest, label_counts, narrow, read_manifest, select_findings
 from polyhead.training.dataset import load_split
 
 __all__ = ["SiteSource", "count_labels", "open_site", "read_site", "recipe_of", "site_for", "warn_about_labels"]
@@ -38,13 +38,7 @@ def read_site(site: StudySite) -> Manifest:
         If the manifest is faulty, lacks a finding, or has no image left in a split.
     """
     try:
-        manifest = read_manifest(site.manifest)
-        manifest = select_findings(manifest, site.findings or manifest.findings)
-        if site.shard:
-            index, count = map(int, site.shard.split("/"))
-            manifest = take_shard(manifest, index, count)
-        if site.train_images:
-            manifest = limit_training(manifest, site.train_images)
+        manifest = narrow(read_manifest(site.manifest), site.findings, site.shard, site.train_images)
     except ManifestError as problem:
         raise ManifestError(f"site {site.name}: {problem}") from problem
     _refuse_empty(site, manifest)

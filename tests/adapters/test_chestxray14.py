@@ -49,6 +49,15 @@ def test_both_editions_of_the_table_give_the_same(tmp_path: Path, trailing_comma
     assert import_chestxray14(other, Options()).frame.equals(usual.frame)
 
 
+@pytest.mark.parametrize("kept", ["header", "rows"])
+def test_a_comma_too_many_may_stand_in_the_header_or_on_the_rows_only(tmp_path: Path, kept: str) -> None:
+    usual = import_chestxray14(chestxray14(tmp_path), Options())
+    header, *rows = (tmp_path / TABLE).read_text().splitlines()
+    lines = [header, *(row[:-1] for row in rows)] if kept == "header" else [header[:-1], *rows]
+    (tmp_path / TABLE).write_text("\n".join(lines))
+    assert import_chestxray14(tmp_path, Options()).frame.equals(usual.frame)
+
+
 def test_validation_is_carved_from_training_patients_and_the_test_list_stays(tmp_path: Path) -> None:
     chestxray14(tmp_path)
     some, more = (import_chestxray14(tmp_path, Options(validation=share)).frame for share in (0.1, 0.4))

@@ -66,6 +66,13 @@ def test_no_finding_that_hangs_on_an_uncertain_finding_is_uncertain(tmp_path: Pa
     assert labels(tmp_path, 5, Options(uncertain="positive")) == given | {"Edema": 1, "No Finding": 1}
 
 
+def test_a_device_is_no_finding_that_no_finding_denies(tmp_path: Path) -> None:
+    row = "patient00001/study1/view1_frontal.jpg,Male,30,Frontal,AP,"
+    line = f"{row}1.0,,0.0,,,,,,,,0.0,,,"
+    edit(chexpert(tmp_path) / SMALL / "train.csv", line, f"{row},,0.0,,,,,,,,0.0,,,1.0")
+    assert labels(tmp_path, 0, Options()) == {"Cardiomegaly": 0, "Pleural Effusion": 0, "Support Devices": 1}
+
+
 def test_lateral_views_are_left_out_unless_all_are_asked_for(tmp_path: Path) -> None:
     frontal = import_chexpert(chexpert(tmp_path), Options())
     assert frontal.notes == ("Images left out because they are not frontal views: 27.",)

@@ -97,6 +97,12 @@ def test_columns_are_named_if_they_are_missing_or_would_be_lost(tmp_path: Path) 
     assert "no column 'Edema'; closest: Oedema" in refusal(tmp_path)
 
 
+def test_labels_of_another_patients_study_are_not_taken(tmp_path: Path) -> None:
+    edit(mimic_cxr(tmp_path) / LABELS, "10000039,50414278", "10000046,50414278")
+    notes = import_mimic_cxr(tmp_path, Options()).notes
+    assert "Images left out because they belong to a study without labels: 2." in notes
+
+
 def test_a_split_of_another_name_is_refused(tmp_path: Path) -> None:
     edit(mimic_cxr(tmp_path) / SPLIT, "validate", "valid")
     assert "is in 'valid' (16 such). Allowed: train, validate, test" in refusal(tmp_path)

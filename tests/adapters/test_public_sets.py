@@ -46,6 +46,8 @@ def test_every_choice_is_on_record(name: str, tmp_path: Path) -> None:
     assert expected <= set(imported.choices)
     assert imported.choices["adapter"] == name
     assert all(isinstance(choice, str) and choice for choice in imported.choices.values())
+    allowing = run(name, tmp_path, allow_missing=True).choices
+    assert allowing == {**imported.choices, "missing_images": "left out, however many"}
 
 
 @pytest.mark.parametrize("name", ["chexpert", "mimic-cxr"])

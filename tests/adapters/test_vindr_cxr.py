@@ -70,13 +70,14 @@ def test_there_are_no_patients_and_the_person_is_told(tmp_path: Path) -> None:
 
 def test_converted_images_are_taken_where_there_is_no_original(tmp_path: Path) -> None:
     vindr_cxr(tmp_path)
-    first, second, third = (tmp_path / f"train/{number:032x}.dicom" for number in range(3))
+    first, second, third, fourth = (tmp_path / f"train/{number:032x}.dicom" for number in range(4))
     first.rename(first.with_suffix(".png"))
     second.with_suffix(".PNG").touch()
     third.rename(third.with_suffix(".jpg"))
     third.with_suffix(".txt").touch()
+    fourth.rename(fourth.with_suffix(".JPEG"))
     images = import_vindr_cxr(tmp_path, Options()).frame["image"].to_list()
-    assert [Path(image).suffix for image in images[:4]] == [".png", ".dicom", ".jpg", ".dicom"]
+    assert [Path(image).suffix for image in images[:4]] == [".png", ".dicom", ".jpg", ".JPEG"]
 
 
 def test_an_image_of_the_test_set_in_the_training_folder_is_missing(tmp_path: Path) -> None:

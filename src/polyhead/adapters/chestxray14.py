@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from polyhead.adapters.images import keep_present, list_images
+from polyhead.adapters.images import keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
 from polyhead.adapters.labels import listed_labels
 from polyhead.adapters.rows import age_in_years, keep, keep_frontal, sex_letter
@@ -129,4 +129,5 @@ def _choices(options: Options) -> dict[str, str]:
         "views": options.views,
         "split": "official test list",
         "validation": say_validation(options.validation, options.seed),
+        **say_missing(options),
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from polyhead.adapters.images import folders_of, keep_present, list_images
+from polyhead.adapters.images import folders_of, keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
 from polyhead.adapters.labels import apply_policies, complete_no_finding, read_labels
 from polyhead.adapters.rows import age_in_years, keep_frontal, sex_letter
@@ -118,4 +118,5 @@ def _choices(options: Options, tests: list[str]) -> dict[str, str]:
         "views": options.views,
         "split": f"official; {tests[0]} is the test set" if tests else "valid.csv is the test set",
         "validation": "valid.csv" if tests else carved,
+        **say_missing(options),
     }

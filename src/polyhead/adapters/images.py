@@ -9,7 +9,7 @@ import polars as pl
 from polyhead.adapters.imported import Options
 from polyhead.errors import SourceError
 
-__all__ = ["folders_of", "keep_present", "list_images"]
+__all__ = ["folders_of", "keep_present", "list_images", "say_missing"]
 
 _TOLERATED = 0.01
 
@@ -91,3 +91,8 @@ def keep_present(
     return frame.filter(present), [
         f"Images left out because they are not on disk: {missing.height:,} of {frame.height:,}."
     ]
+
+
+def say_missing(options: Options) -> dict[str, str]:
+    """Return the choice on record if any number of images may be missing: what was trained on is not the whole set."""
+    return {"missing_images": "left out, however many"} if options.allow_missing else {}

@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 
 from polyhead.adapters.chexpert import FINDINGS, NO_FINDING
-from polyhead.adapters.images import folders_of, keep_present, list_images
+from polyhead.adapters.images import folders_of, keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
 from polyhead.adapters.labels import apply_policies, complete_no_finding, read_labels
 from polyhead.adapters.rows import keep, keep_frontal
@@ -106,4 +106,5 @@ def _choices(options: Options) -> dict[str, str]:
         "views": options.views,
         "split": "official",
         "validation": "official",
+        **say_missing(options),
     }

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from polyhead.adapters.images import folders_of, keep_present, list_images
+from polyhead.adapters.images import folders_of, keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
 from polyhead.adapters.label_lists import frequent_labels, one_spelling, parse_label_lists
 from polyhead.adapters.labels import listed_labels
@@ -135,4 +135,5 @@ def _choices(options: Options, findings: int) -> dict[str, str]:
         "not_mentioned": 'negative, since reports were labelled as a whole; blank where a report says "unchanged"',
         "views": options.views,
         "split": say_shares(options.shares, options.seed),
+        **say_missing(options),
     }

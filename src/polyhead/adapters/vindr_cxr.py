@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from polyhead.adapters.images import keep_present, list_images
+from polyhead.adapters.images import keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
 from polyhead.adapters.labels import UNCERTAIN, apply_policies, read_labels
 from polyhead.adapters.source_files import check_key, find_file, read_source
@@ -137,4 +137,5 @@ def _choices(options: Options) -> dict[str, str]:
         "split": "official test set",
         "validation": say_validation(options.validation, options.seed).replace("patients", "images"),
         "patients": "none given; each image stands for a patient",
+        **say_missing(options),
     }

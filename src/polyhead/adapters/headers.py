@@ -8,7 +8,7 @@ import polars as pl
 from polyhead.adapters.cells import LINE
 from polyhead.adapters.imported import Options
 from polyhead.errors import ImageError, SourceError
-from polyhead.imaging.dicom_tags import read_tags
+from polyhead.imaging.dicom.tags import read_tags
 
 __all__ = ["add_headers"]
 

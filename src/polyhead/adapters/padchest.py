@@ -117,7 +117,8 @@ def _frame(table: pl.DataFrame, least: int) -> tuple[pl.DataFrame, int]:
     findings = frequent_labels(table.filter(pl.col("split") == "train")["labels"], least)
     if not findings:
         raise SourceError(
-            f"no finding is shown by {least} training images or more. Ask for fewer with --min-positives."
+            f"PadChest, column 'Labels': no finding is shown by {least} training images or more. "
+            "Ask for fewer with --min-positives."
         )
     taken, born = (pl.col(name).str.extract(r"^(\d{4})").cast(pl.Int64) for name in ("taken", "born"))
     table = table.with_columns((taken - born).cast(pl.String).alias("years"))

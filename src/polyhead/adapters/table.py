@@ -9,7 +9,7 @@ import polars as pl
 from polyhead.adapters.cells import LINE, label_findings, refuse_cells
 from polyhead.adapters.column_map import OUTSIDE, ColumnMap, FindingMap, plain
 from polyhead.adapters.headers import add_headers
-from polyhead.adapters.images import folders_of, keep_present, list_images
+from polyhead.adapters.images import folders_of, keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
 from polyhead.adapters.rows import keep_frontal
 from polyhead.adapters.splits import carve_validation, say_shares, say_validation, split_by_patient
@@ -71,7 +71,7 @@ def import_table(
     kept = table.filter(pl.col(LINE).is_in(rows[LINE].implode()))
     labels, label_notes = label_findings(path, kept, findings, options)
     reserved = rows.select(key for key in RESERVED_COLUMNS if key in rows.columns)
-    choices = {**_choices(options, "view" in rows.columns), **split, **_own_choices(findings)}
+    choices = {**_choices(options, "view" in rows.columns), **say_missing(options), **split, **_own_choices(findings)}
     frame = pl.concat([reserved, labels], how="horizontal")
     return Imported(frame, root, choices, (*notes, *split_notes, *label_notes, *unused))
 

@@ -12,7 +12,7 @@ from polyhead.check.labels import balance, label_problems
 from polyhead.check.matches import Matches, find_matches
 from polyhead.check.result import CheckResult, ManifestCheck, SiteCheck
 from polyhead.errors import ManifestError, StudyError
-from polyhead.imaging.dicom_tags import is_lateral
+from polyhead.imaging.dicom.tags import is_lateral
 from polyhead.manifest import SPLITS, Manifest, check_manifest
 from polyhead.problems import Problem
 

@@ -16,7 +16,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.imaging.dicoms import (
+from tests.imaging.dicom.files import (
     COLUMNS,
     LOSSLESS,
     LOSSY,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from polyhead.errors import ImageError
-from polyhead.imaging.dicom_values import integers, text
+from polyhead.imaging.dicom.values import integers, text
 from polyhead.imaging.radiograph import MAX_PIXELS
 
 __all__ = ["FORMAT_KEYWORDS", "PixelFormat", "read_format"]

@@ -29,9 +29,9 @@ from pydicom.uid import (
 )
 
 from polyhead.errors import ImageError
-from polyhead.imaging.dicom_codestream import Codestream, inspect_jpeg, inspect_jpeg2000
-from polyhead.imaging.dicom_file import NATIVE, DicomFile, PixelData, name_of
-from polyhead.imaging.dicom_format import PixelFormat
+from polyhead.imaging.dicom.codestream import Codestream, inspect_jpeg, inspect_jpeg2000
+from polyhead.imaging.dicom.file import NATIVE, DicomFile, PixelData, name_of
+from polyhead.imaging.dicom.format import PixelFormat
 
 __all__ = ["Frame", "Samples", "read_frame"]
 

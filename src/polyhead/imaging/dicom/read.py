@@ -1,4 +1,4 @@
-"""From a DICOM file to a grey image: `read_dicom`; and to what its header says of the patient: `read_tags`.
+"""From a DICOM file to a grey image.
 
 Pixel data only reach the image: it is drawn without overlays, annotations and metadata, and as it is stored, not turned
 or mirrored as PatientOrientation or FieldOfViewHorizontalFlip may ask for, nor resampled to square pixels.
@@ -7,7 +7,7 @@ or mirrored as PatientOrientation or FieldOfViewHorizontalFlip may ask for, nor 
 policy                   what is done
 =======================  ==================================================================================
 transfer syntax          uncompressed (little, big, deflated), RLE, JPEG, JPEG-LS, JPEG 2000, HTJ2K
-grey                     see `polyhead.imaging.dicom_grey`
+grey                     see `polyhead.imaging.dicom.grey`
 padding                  the darkest of the other pixels, after everything
 colour                   luminance 0.299 R + 0.587 G + 0.114 B (ITU-R 601), also of palettes; or refused
 several frames           refused, or the first
@@ -22,17 +22,17 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from polyhead.errors import ImageError
-from polyhead.imaging.dicom_codestream import Codestream
-from polyhead.imaging.dicom_file import find_pixel_data, is_dicom, open_dicom
-from polyhead.imaging.dicom_format import FORMAT_KEYWORDS, PixelFormat, read_format
-from polyhead.imaging.dicom_frame import Samples, read_frame
-from polyhead.imaging.dicom_grey import GREY_KEYWORDS, grey_table, stored_values
-from polyhead.imaging.dicom_guard import reading
-from polyhead.imaging.dicom_tags import VIEW_KEYWORDS, DicomTags, is_lateral, read_tags, view_of
-from polyhead.imaging.dicom_values import lookup_table
+from polyhead.imaging.dicom.codestream import Codestream
+from polyhead.imaging.dicom.file import find_pixel_data, open_dicom
+from polyhead.imaging.dicom.format import FORMAT_KEYWORDS, PixelFormat, read_format
+from polyhead.imaging.dicom.frame import Samples, read_frame
+from polyhead.imaging.dicom.grey import GREY_KEYWORDS, grey_table, stored_values
+from polyhead.imaging.dicom.guard import reading
+from polyhead.imaging.dicom.tags import VIEW_KEYWORDS, is_lateral, view_of
+from polyhead.imaging.dicom.values import lookup_table
 from polyhead.imaging.radiograph import Grey, Radiograph
 
-__all__ = ["DicomTags", "is_dicom", "read_dicom", "read_tags"]
+__all__ = ["read_dicom"]
 
 COLOUR, FIRST_FRAME, LATERAL, PADDING = "colour", "first of several frames", "lateral view", "padding blanked"
 

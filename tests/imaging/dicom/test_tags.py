@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from polyhead.imaging.dicom import DicomTags, is_dicom, read_tags
-from tests.imaging.dicoms import NATIVE, code, dicom, grey, noise, read, written
+from tests.imaging.dicom.files import NATIVE, code, dicom, grey, noise, read, written
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from pydicom.uid import (
 )
 
 from polyhead.errors import ImageError
-from polyhead.imaging import dicom_file
+from polyhead.imaging.dicom import file as dicom_file
 from polyhead.imaging.dicom import read_dicom
-from tests.imaging.dicoms import LOSSY, STORED, WHOLE, compress, dicom, noise, refusal
+from tests.imaging.dicom.files import LOSSY, STORED, WHOLE, compress, dicom, noise, refusal
 
 
 def test_too_many_pixels(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 
 from polyhead.errors import ImageError
-from tests.imaging.dicoms import COLUMNS, LOSSLESS, NATIVE, RNG, ROWS, compress, dicom, grey, noise, read
+from tests.imaging.dicom.files import COLUMNS, LOSSLESS, NATIVE, RNG, ROWS, compress, dicom, grey, noise, read
 
 COLOURS = RNG.integers(0, 256, (ROWS, 10, 3), dtype=np.uint8)
 

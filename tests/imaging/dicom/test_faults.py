@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from polyhead.errors import ImageError
 from polyhead.imaging.dicom import read_dicom, read_tags
-from tests.imaging.dicoms import (
+from tests.imaging.dicom.files import (
     LOSSLESS,
     LOSSY,
     NATIVE,
@@ -223,7 +223,7 @@ import random, sys
 from pathlib import Path
 import numpy as np
 from pydicom.uid import JPEGBaseline8Bit
-from tests.imaging.dicoms import LOSSLESS, LOSSY, dicom, noise, problem
+from tests.imaging.dicom.files import LOSSLESS, LOSSY, dicom, noise, problem
 
 for syntax in (*LOSSLESS[4:], *LOSSY):
     bits = 8 if syntax == JPEGBaseline8Bit else 12

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from polyhead.imaging.dicom_file import open_dicom
-from polyhead.imaging.dicom_guard import reading
-from polyhead.imaging.dicom_values import first_item, text
+from polyhead.imaging.dicom.file import open_dicom
+from polyhead.imaging.dicom.guard import reading
+from polyhead.imaging.dicom.values import first_item, text
 
 __all__ = ["VIEW_KEYWORDS", "DicomTags", "is_lateral", "read_tags", "view_of"]
 

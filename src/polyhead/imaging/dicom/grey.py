@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from polyhead.errors import ImageError
-from polyhead.imaging.dicom_codestream import Codestream
-from polyhead.imaging.dicom_format import PixelFormat
-from polyhead.imaging.dicom_values import first_item, integers, lookup_table, numbers, text
+from polyhead.imaging.dicom.codestream import Codestream
+from polyhead.imaging.dicom.format import PixelFormat
+from polyhead.imaging.dicom.values import first_item, integers, lookup_table, numbers, text
 from polyhead.imaging.radiograph import Grey
 
 __all__ = ["GREY_KEYWORDS", "INVERTED", "NO_WINDOW", "GreyTable", "grey_table", "stored_values"]

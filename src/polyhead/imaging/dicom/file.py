@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from polyhead.errors import ImageError
-from polyhead.imaging.dicom_values import text
+from polyhead.imaging.dicom.values import text
 from polyhead.imaging.radiograph import MAX_PIXELS
 
 __all__ = ["NATIVE", "DicomFile", "PixelData", "find_pixel_data", "is_dicom", "name_of", "open_dicom"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from polyhead.imaging.cache_rows import read_rows
 from polyhead.imaging.prepare import PixelCache
 from polyhead.manifest import Manifest
 from polyhead.seeds import derive_seed
@@ -104,7 +105,7 @@ def read_ahead(
     """
 
     def read(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        return indices, np.take(split.pixels, split.rows[indices], axis=0)
+        return indices, read_rows(split.pixels, split.rows[indices])
 
     with ThreadPoolExecutor(1) as reader:
         coming = None

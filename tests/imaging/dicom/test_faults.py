@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from polyhead.errors import ImageError
 from polyhead.imaging.dicom import read_dicom, read_tags
+from polyhead.imaging.dicom.guard import reading
 from tests.imaging.dicom.files import (
     LOSSLESS,
     LOSSY,
@@ -99,6 +100,24 @@ def test_missing_codec_is_named_with_transfer_syntax_and_package(
     assert "needs the package imagecodecs" in reason
 
 
+def test_what_libraries_say_is_not_passed_on(tmp_path: Path) -> None:
+    """pydicom's and a decoder's own words may repeat what a file holds."""
+    path = tmp_path / "image.dcm"
+    path.write_bytes(WHOLE)
+    with pytest.raises(ImageError) as caught, reading(path):
+        raise ValueError(f"{PATIENT}\nand more")
+    assert str(caught.value) == f"{path}: broken DICOM (ValueError while reading it). Export or copy it again."
+    assert caught.value.__suppress_context__
+
+
+def test_impossible_name_and_failing_disk(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_dicom(tmp_path / ("x" * 300))
+    (tmp_path / "image.dcm").write_bytes(WHOLE)
+    with pytest.raises(ImageError, match=r"cannot be read \(no reply\)"), reading(tmp_path / "image.dcm"):
+        raise OSError(5, "no reply")
+
+
 # Headers
 
 
@@ -169,6 +188,12 @@ def test_patient_is_never_in_a_message(tmp_path: Path) -> None:
 
 
 # Cut short
+
+
+def test_pixels_that_the_header_makes_longer_than_their_element(tmp_path: Path) -> None:
+    start = WHOLE.index(PIXELS) + 8
+    content = WHOLE[:start] + (100).to_bytes(4, "little") + WHOLE[start + 4 :]
+    assert "100 bytes of pixels; a frame has 234" in refusal(tmp_path, content)
 
 
 @pytest.mark.parametrize("syntax", [*NATIVE, *LOSSLESS[4:], *LOSSY], ids=lambda uid: uid.name.split(",")[0])

@@ -90,6 +90,23 @@ def test_compressed_stream_may_hold_whole_containers(tmp_path: Path, precision: 
     np.testing.assert_array_equal(grey(tmp_path, dicom(stored, syntax=JPEGLosslessSV1, stream=stream)), stored)
 
 
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless])
+def test_compressed_samples_lie_at_bit_0_whatever_the_high_bit(tmp_path: Path, syntax: str) -> None:
+    stored = noise(12, signed=True)
+    stream = compress(patterns(stored, 12, 16, 11), syntax, 12)
+    content = dicom(stored, high_bit=15, syntax=syntax, stream=stream)
+    if syntax == JPEGLSLossless:  # Its encoder here writes 16 bits only; then whole containers are meant.
+        content = dicom(stored, high_bit=15, syntax=syntax)
+    np.testing.assert_array_equal(grey(tmp_path, content), stored.astype(int) + 2048)
+
+
+def test_fewer_bits_in_the_stream_than_in_the_header_carry_their_sign(tmp_path: Path) -> None:
+    stored = noise(10, signed=True)
+    stream = compress(patterns(stored, 10, 16, 9), JPEGLosslessSV1, 10)
+    content = dicom(stored, bits=12, syntax=JPEGLosslessSV1, stream=stream)
+    np.testing.assert_array_equal(grey(tmp_path, content), stored.astype(int) + 2048)
+
+
 def test_sign_of_jpeg_2000_may_be_in_the_stream_or_in_the_header(tmp_path: Path) -> None:
     stored = noise(12, signed=True)
     stream = bytes(imagecodecs.jpeg2k_encode(stored, level=0, codecformat="j2k", reversible=True, bitspersample=12))

@@ -69,5 +69,9 @@ def test_what_is_wrong_is_said_with_its_place(text: str | bytes, message: str, t
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "site.toml").mkdir()
-    with pytest.raises(ManifestError, match=r"site\.toml: cannot be read"):
+    with pytest.raises(ManifestError, match=r"site\.toml: is not a file"):
         read_site_file(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    assert read(tmp_path, '\ufeffimages = "pixels"').images == tmp_path / "pixels"

@@ -17,10 +17,13 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from polyhead.check.images import Reading
+from polyhead.check.study import check_study
 from polyhead.config import load_study
-from polyhead.errors import ManifestError, RunError, StudyError
+from polyhead.errors import CacheError, ManifestError, RunError, StudyError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.sharing import NOTHING
+from polyhead.manifest import read_manifest, take_shard
 from polyhead.phantom import Acquisition, write_site
 from polyhead.site_file import SiteFile, write_site_file
 from polyhead.study import run_study
@@ -241,6 +244,37 @@ def test_a_run_that_was_killed_ends_as_if_it_never_had_been(run: Path, tmp_path:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     assert {str(p.relative_to(tmp_path / "run/models")) for p in (tmp_path / "run/models").glob("*/*")} == models
     assert contents(tmp_path / "run") == contents(run)
+
+
+def test_a_run_does_not_go_on_with_other_images_or_other_choices_behind_its_labels(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(phantoms, tmp_path / "sites")
+    study = write_study(tmp_path, study_text(tmp_path / "sites", '"local"').replace("[0, 1]", "[0]"))
+    run_study(study, tmp_path / "run", QUIET)
+    write_site_file(tmp_path / "sites/a", SiteFile(tmp_path / "sites/b"))
+    with pytest.raises(RunError, match="images of site a has changed since the run began"):
+        run_study(study, tmp_path / "run", QUIET)
+    write_site_file(tmp_path / "sites/a", SiteFile(source={"uncertain": "positive"}))
+    with pytest.raises(RunError, match="choices behind the labels of site a has changed"):
+        run_study(study, tmp_path / "run", QUIET)
+
+
+def test_the_budget_of_bad_images_is_that_of_the_whole_file(phantoms: Path, tmp_path: Path) -> None:
+    """88 images, one of them broken; a shard of them is judged as the file is, and as `polyhead check` judges it."""
+    shutil.copytree(phantoms, tmp_path / "sites")
+    manifest = read_manifest(tmp_path / "sites/a/manifest.csv")
+    (manifest.root / take_shard(manifest, 1, 2).split("train")["image"][0]).write_bytes(b"")
+    for budget, sound in ((0.012, True), (0.011, False)):
+        text = study_text(tmp_path / "sites", '"local"').replace('name = "a"', 'name = "a"\nshard = "1/2"')
+        text = f"bad_images = {budget}\n" + text.replace("[0, 1]", "[0]")
+        study = write_study(tmp_path / str(budget), text)
+        assert check_study(study, Reading()).sound == sound
+        if sound:
+            run_study(study, tmp_path / str(budget) / "run", QUIET)
+        else:
+            with pytest.raises(CacheError, match="1 of 88 images cannot be used"):
+                run_study(study, tmp_path / str(budget) / "run", QUIET)
 
 
 def test_fine_tuning_parts_the_backbones_and_is_given_to_local_too(phantoms: Path, tmp_path: Path) -> None:

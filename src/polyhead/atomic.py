@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ def replacing(path: Path) -> Iterator[Path]:
     or the new one. If the block raises, the old file stays and the temporary one is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A name that nobody can foresee: a link waiting there would be written through.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         _flush(temporary)

@@ -18,9 +18,11 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.progress import TaskID
 from rich.table import Table
+from rich.text import Text
 
 from polyhead.errors import PolyheadError, UsageError
 from polyhead.imaging.recipe import Aspect, Colour, Equalize, Frames, Intensity, Preset, Recipe, make_recipe
+from polyhead.printable import printable
 
 __all__ = ["app", "main"]
 
@@ -33,8 +35,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 Policy = Literal["blank", "negative", "positive"]
-console = Console()
-errors = Console(stderr=True)
+RecipeOption = Annotated[Preset | None, typer.Option(help="`standard`, the default, or `paper`, the authors' way.")]
+AspectOption = Annotated[Aspect | None, typer.Option(help="Add black, cut, or squash; by default the recipe's.")]
+IntensityOption = Annotated[Intensity | None, typer.Option(help="To 8 bits; by default the recipe's.")]
+EqualizeOption = Annotated[Equalize | None, typer.Option(help="Equalise grey levels; by default the recipe's.")]
+FramesOption = Annotated[Frames | None, typer.Option(help="Of a file with several; by default the recipe's.")]
+ColourOption = Annotated[Colour | None, typer.Option(help="Of a colour file; by default the recipe's.")]
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 @app.callback()
@@ -111,14 +119,12 @@ def _prepare(
     size: Annotated[int, typer.Option(help="Side of the square images in pixels.", min=32, max=2048)] = 224,
     skip: Annotated[float, typer.Option(help="Share of unreadable images to leave out at most.", min=0, max=1)] = 0.01,
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache; by default the site's own.")] = None,
-    recipe: Annotated[Preset, typer.Option(help="How an image becomes a square; `paper` is the authors' way.")] = (
-        "standard"
-    ),
-    aspect: Annotated[Aspect | None, typer.Option(help="Add black, cut, or squash; by default the recipe's.")] = None,
-    intensity: Annotated[Intensity | None, typer.Option(help="To 8 bits; by default the recipe's.")] = None,
-    equalize: Annotated[Equalize | None, typer.Option(help="Equalise grey levels; by default the recipe's.")] = None,
-    frames: Annotated[Frames | None, typer.Option(help="Of a file with several; by default the recipe's.")] = None,
-    colour: Annotated[Colour | None, typer.Option(help="Of a colour file; by default the recipe's.")] = None,
+    recipe: RecipeOption = None,
+    aspect: AspectOption = None,
+    intensity: IntensityOption = None,
+    equalize: EqualizeOption = None,
+    frames: FramesOption = None,
+    colour: ColourOption = None,
 ) -> None:
     """Read a site's images once into a pixel cache; interrupted, it goes on where it stopped.
 
@@ -130,7 +136,7 @@ def _prepare(
 
     manifest = read_manifest(site / "manifest.csv")
     changes = {"aspect": aspect, "intensity": intensity, "equalize": equalize, "frames": frames, "colour": colour}
-    chosen = make_recipe(recipe, changes)
+    chosen = make_recipe(recipe or "standard", changes)
     with _resumable(), progress_bar(console) as progress:
         task = progress.add_task("Reading images", total=None)
         pixels = prepare(
@@ -142,7 +148,7 @@ def _prepare(
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     for image, reason in pixels.bad.items():
-        console.print(f"left out: {image}: {reason}", markup=False)
+        console.print(printable(f"left out: {image}: {reason}"), markup=False)
     _print_policies(chosen, pixels.notes.values())
     console.print(f"{manifest.frame.height - len(pixels.bad)} images of {size} x {size} are ready.")
 
@@ -154,7 +160,7 @@ def _print_policies(recipe: Recipe, notes: Iterable[tuple[str, ...]]) -> None:
         table.add_row(policy, choice)
     table.add_section()
     for note, count in Counter(note for some in notes for note in some).most_common():
-        table.add_row(note, f"{count:,} images")
+        table.add_row(Text(note), f"{count:,} images")
     console.print(table)
 
 
@@ -162,15 +168,18 @@ def _print_policies(recipe: Recipe, notes: Iterable[tuple[str, ...]]) -> None:
 def _check(
     source: Annotated[list[Path], typer.Argument(help="Sites' folders, or one study file (.toml).")],
     size: Annotated[
-        int | None, typer.Option(help="Side of the square images; by default 224, or the study's.", min=32, max=2048)
+        int | None, typer.Option(help="Side of the square images; by default 224.", min=32, max=2048)
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of the pixel caches; by default the study's, or each site's own.")
-    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the caches; by default each site's own.")] = None,
     skip: Annotated[
-        float | None,
-        typer.Option(help="Largest share of unreadable images; by default 0.01, or the study's.", min=0, max=1),
+        float | None, typer.Option(help="Largest share of unreadable images; by default 0.01.", min=0, max=1)
     ] = None,
+    recipe: RecipeOption = None,
+    aspect: AspectOption = None,
+    intensity: IntensityOption = None,
+    equalize: EqualizeOption = None,
+    frames: FramesOption = None,
+    colour: ColourOption = None,
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Read each image; without, tables only, and no step is timed.")
     ] = True,
@@ -179,19 +188,21 @@ def _check(
         Path | None, typer.Option(help="Also write a summary without patients and small counts to this file.")
     ] = None,
 ) -> None:
-    """Check tables, images, labels, time and disk before anything leaves; exit code 1 if anything is an error."""
+    """Check tables, images, labels, time and disk before anything leaves; exit code 1 if anything is an error.
+
+    A study says itself how images are read: --size, --cache, --skip and --recipe to --colour are for sites.
+    """
+    from polyhead.check.command import check_source
     from polyhead.check.images import Reading
     from polyhead.check.record import to_json
-    from polyhead.check.share import write_share
+    from polyhead.check.share import check_writable, write_share
     from polyhead.check.show import show
-    from polyhead.check.site import check_sites
     from polyhead.progress import progress_bar
 
-    study = source[0] if source[0].suffix == ".toml" else None
-    if any(path.suffix == ".toml" for path in source) and len(source) > 1:
-        raise UsageError("give one study file, or folders of sites, not both.")
-    if study and (size or skip is not None):
-        raise UsageError("--size and --skip are for sites; a study has its own: 'model.image_size', 'bad_images'.")
+    if share:
+        check_writable(share)
+    changes = {"aspect": aspect, "intensity": intensity, "equalize": equalize, "frames": frames, "colour": colour}
+    options = {"size": size, "cache": cache, "skip": skip, "recipe": recipe, **changes}
     with _resumable(), progress_bar(errors) as progress:
         tasks: dict[str, TaskID] = {}
 
@@ -200,22 +211,15 @@ def _check(
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total, visible=done < total)
 
-        reading = Reading(
-            size or 224, cache=cache, bad_budget=0.01 if skip is None else skip, images=images, progress=told
-        )
-        if study:
-            # A study needs PyTorch, and tables alone do not.
-            from polyhead.check.study import check_study
-
-            result = check_study(study, reading)
-        else:
-            result = check_sites(source, reading)
-    if share:
-        write_share(result, share)
+        chosen, budget = make_recipe(recipe or "standard", changes), 0.01 if skip is None else skip
+        reading = Reading(size or 224, chosen, cache, budget, images, told)
+        result = check_source(source, reading, [name for name, value in options.items() if value is not None])
     if json:
         typer.echo(to_json(result))
     else:
         show(result, console)
+    if share:
+        write_share(result, share)
     raise typer.Exit(0 if result.sound else 1)
 
 
@@ -283,7 +287,7 @@ def main() -> None:
     except Exception as problem:
         if "--debug" in sys.argv:
             raise
-        errors.print(f"[bold red]error:[/] {escape(_explain(problem))}", soft_wrap=True, highlight=False)
+        errors.print(f"[bold red]error:[/] {escape(printable(_explain(problem)))}", soft_wrap=True, highlight=False)
         sys.exit(problem.exit_code if isinstance(problem, PolyheadError) else 1)
 
 

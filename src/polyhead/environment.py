@@ -12,6 +12,7 @@ from pathlib import Path
 from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig
 from polyhead.errors import RunError
+from polyhead.imaging.cache_files import fingerprint
 from polyhead.manifest import Manifest
 from polyhead.site_file import read_site_file
 from polyhead.training.device import Device, describe_device
@@ -20,7 +21,7 @@ __all__ = ["keep_environment", "keep_inputs", "keep_sources"]
 
 _log = logging.getLogger(__name__)
 
-_PACKAGES = ("polyhead", "torch", "monai", "numpy", "polars", "pillow", "pydicom", "scikit-learn", "safetensors")
+_PACKAGES = ("polyhead", "torch", "monai", "numpy", "polars", "pillow", "imagecodecs", "scikit-learn", "safetensors")
 
 
 def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
@@ -46,14 +47,21 @@ def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
 
 
 def keep_inputs(path: Path, study: StudyConfig, manifests: Mapping[str, Manifest]) -> None:
-    """Write a hash of every site's table, and of the initial weights; refuse to go on with others.
+    """Write hashes of every site's table, images and ``site.toml``, and of the initial weights; refuse any others.
+
+    Of an image its name and size in bytes are taken, not its time of change: data may be copied while a run rests.
 
     Raises
     ------
     RunError
-        Naming the site whose table is no longer what the run began with.
+        Naming the site and what is no longer what the run began with.
     """
-    inputs = {f"site {name}": _hash(manifest.frame.write_csv().encode()) for name, manifest in manifests.items()}
+    inputs = {}
+    for name, manifest in manifests.items():
+        inputs[f"site {name}"] = _hash(manifest.frame.write_csv().encode())
+        inputs[f"images of site {name}"] = _hash(json.dumps(_image_sizes(manifest)).encode())
+        choices = dict(read_site_file(manifest.path.parent).source)
+        inputs[f"choices behind the labels of site {name}"] = _hash(json.dumps(choices).encode())
     if study.model.weights:
         inputs["model.weights"] = _hash(study.model.weights.read_bytes())
     if path.exists():
@@ -75,6 +83,11 @@ def keep_sources(path: Path, study: StudyConfig) -> None:
     sources = {name: choices for name, choices in found.items() if choices}
     if sources:
         write_atomically(path, json.dumps(sources, indent=2) + "\n")
+
+
+def _image_sizes(manifest: Manifest) -> list[tuple[str, int | None]]:
+    stamps = ((name, fingerprint(manifest.root / name)) for name in manifest.frame["image"])
+    return [(name, stamp and stamp[0]) for name, stamp in stamps]
 
 
 def _hash(content: bytes) -> str:

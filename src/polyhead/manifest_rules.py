@@ -9,6 +9,7 @@ from polyhead.problems import Problem
 
 __all__ = [
     "LABELS",
+    "OUTSIDE",
     "REQUIRED_COLUMNS",
     "RESERVED_COLUMNS",
     "SPLITS",
@@ -20,12 +21,13 @@ __all__ = [
 SPLITS = ("train", "val", "test")
 REQUIRED_COLUMNS = ("image", "patient_id", "split")
 RESERVED_COLUMNS = (*REQUIRED_COLUMNS, "view", "sex", "age", "study_id")
+OUTSIDE = r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
+"""Pattern of a path that may leave its folder: absolute, with a drive or a home, or through ``..``."""
 LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0}
 
 # So many lines of one kind are named one by one; the rest is a number.
 _NAMED = 1000
 _LINE = "\0line"  # No header can hold this name.
-_OUTSIDE = r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
 _CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 
 
@@ -63,7 +65,7 @@ def usable_rows(text: pl.DataFrame) -> pl.DataFrame:
     return text.filter(
         image.is_not_null()
         & image.is_first_distinct()
-        & ~image.str.contains(_OUTSIDE)
+        & ~image.str.contains(OUTSIDE)
         & ~image.str.contains(_CONTROL)
         & pl.col("patient_id").is_not_null()
         & pl.col("split").is_in(SPLITS)
@@ -121,7 +123,7 @@ def _split_problems(numbered: pl.DataFrame) -> Iterator[Problem]:
 
 def _image_problems(numbered: pl.DataFrame) -> Iterator[Problem]:
     image = pl.col("image")
-    outside = numbered.filter(image.str.contains(_OUTSIDE))
+    outside = numbered.filter(image.str.contains(OUTSIDE))
     yield from _by_line(outside, "path", "image", " leads out of the site's folder. Give a path below it.")
     control = numbered.filter(image.str.contains(_CONTROL))
     yield from _by_line(control, "path", "image", " holds control characters. Rename the file.")

@@ -1,4 +1,6 @@
-"""``site.toml``, beside a manifest: where the images are, and how the labels were made. It never leaves the site.
+"""``site.toml``, beside a manifest: where the images are, and how the labels were made.
+
+The file stays at the site, but ``[source]`` goes into a run and its report: no patient belongs there.
 
 Without the file, images lie below the manifest's own folder. An example::
 
@@ -10,7 +12,7 @@ Without the file, images lie below the manifest's own folder. An example::
 """
 
 import json
-import tomllib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 from polyhead.atomic import write_atomically
 from polyhead.errors import ManifestError
 from polyhead.findings import closest
+from polyhead.toml_file import read_toml
 
 __all__ = ["SiteFile", "read_site_file", "write_site_file"]
 
@@ -49,26 +52,22 @@ def read_site_file(folder: Path) -> SiteFile:
         The file is no TOML, or holds an unknown key or a value of another type.
     """
     path = folder / _NAME
-    try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except FileNotFoundError:
+    if not path.exists():
         return SiteFile()
-    except OSError as problem:
-        raise ManifestError(f"{path}: cannot be read ({problem.strerror}).") from problem
-    except (ValueError, RecursionError) as problem:
-        raise ManifestError(f"{path}: not valid TOML: {problem}.") from problem
+    content = read_toml(path, ManifestError)
     known = {"images": str, "source": dict}
     for key, value in content.items():
         if key not in known:
             raise ManifestError(f"{path}: unknown key {key!r}; {closest(key, known)}.")
         if not isinstance(value, known[key]):
-            raise ManifestError(
-                f"{path}: key {key!r}: found {value!r}; allowed is {'text' if key == 'images' else 'a table'}."
-            )
+            allowed = "text" if key == "images" else "a table"
+            raise ManifestError(f"{path}: key {key!r}: found {reprlib.repr(value)}; allowed is {allowed}.")
     source = content.get("source", {})
     for key, value in source.items():
         if isinstance(value, dict | list):
-            raise ManifestError(f"{path}: key 'source.{key}': found {value!r}; allowed is text or a number.")
+            raise ManifestError(
+                f"{path}: key 'source.{key}': found {reprlib.repr(value)}; allowed is text or a number."
+            )
     choices = {key: str(value) for key, value in source.items()}
     return SiteFile(folder / content["images"] if "images" in content else None, choices)
 

@@ -54,13 +54,18 @@ def _refuse_empty(site: StudySite, manifest: Manifest) -> None:
 def open_site(
     site: StudySite, manifest: Manifest, study: StudyConfig, progress: Callable[[int, int], None] | None
 ) -> SiteSource:
-    """Build a site's pixel cache, or reuse it; it covers the whole manifest file, for all sites that share it."""
+    """Build a site's pixel cache, or reuse it.
+
+    It covers the whole manifest file, for all sites that share it, and the budget of bad images is the file's.
+    """
     folder = study.cache or site.manifest.parent
     size, budget = study.model.image_size, study.bad_images
-    cache = prepare(manifest, folder, size, recipe_of(study), bad_budget=budget, progress=progress)
-    for image, reason in cache.bad.items():
-        _log.warning("site %s: %s is left out: %s", site.name, image, reason)
-    readable = replace(manifest, frame=manifest.frame.filter(~pl.col("image").is_in(list(cache.bad))))
+    whole = read_manifest(site.manifest)
+    cache = prepare(whole, folder, size, recipe_of(study), bad_budget=budget, progress=progress)
+    bad = pl.col("image").is_in(list(cache.bad))
+    for image in manifest.frame.filter(bad)["image"]:
+        _log.warning("site %s: %s is left out: %s", site.name, image, cache.bad[image])
+    readable = replace(manifest, frame=manifest.frame.filter(~bad))
     _refuse_empty(site, readable)
     return SiteSource(site.name, readable, cache)
 

@@ -58,12 +58,15 @@ def test_uncertain_is_blank_unless_the_person_says_otherwise(tmp_path: Path) -> 
     assert labels(tmp_path, 5, Options(uncertain="positive")) == given | {"Edema": 1}
 
 
-def test_no_finding_that_hangs_on_an_uncertain_finding_is_uncertain(tmp_path: Path) -> None:
+def test_no_finding_that_hangs_on_an_uncertain_finding_follows_what_became_of_that(tmp_path: Path) -> None:
     row = "patient00006/study1/view1_frontal.jpg,Female,35,Frontal,PA,,,1.0"
     edit(chexpert(tmp_path) / SMALL / "train.csv", row, row.replace("1.0", "0.0"))
     given = {"Cardiomegaly": 0, "Pleural Effusion": 0}
     assert labels(tmp_path, 5, Options()) == given
-    assert labels(tmp_path, 5, Options(uncertain="positive")) == given | {"Edema": 1, "No Finding": 1}
+    assert labels(tmp_path, 5, Options(uncertain="positive")) == given | {"Edema": 1, "No Finding": 0}
+    assert labels(tmp_path, 5, Options(uncertain="negative")) == given | {"Edema": 0}
+    silent = labels(tmp_path, 5, Options(not_mentioned="negative"))
+    assert (silent["Edema"], silent["No Finding"]) == (None, None)
 
 
 def test_a_device_is_no_finding_that_no_finding_denies(tmp_path: Path) -> None:

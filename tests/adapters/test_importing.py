@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +18,8 @@ from polyhead.adapters.importing import PUBLIC, import_site, print_import
 from polyhead.errors import PolyheadError, SourceError, UsageError
 from polyhead.manifest import read_manifest
 from polyhead.site_file import SiteFile, read_site_file
+from tests.adapters.miniatures import MINIATURES
+from tests.adapters.miniatures import OPTIONS as MINIATURE_OPTIONS
 
 TABLE = "image,patient_id,split,Edema,[b]Mass\na/1.png,1,train,1,\na/2.png,2,val,0,1\na/3.png,3,test,?,0\n"
 
@@ -125,7 +128,7 @@ def test_a_faulty_result_leaves_nothing_or_what_was_there(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", sorted(PUBLIC))
 def test_every_public_adapter_gets_root_and_options(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frame = pl.DataFrame({"image": ["1", "2", "3"], "patient_id": ["1", "2", "3"], "split": ["train", "val", "test"]})
-    options = Options(uncertain="positive")
+    options = Options(allow_missing=True)
 
     def adapter(root: Path, given: Options) -> Imported:
         assert given is options
@@ -149,6 +152,55 @@ def test_what_was_imported_is_said_with_its_counts(tmp_path: Path) -> None:
     assert "uncertain: blank" in text
     assert "note: Cells that are uncertain and became blank: 1." in text
     assert f"Next: polyhead check '{tmp_path / 'my site'}'" in text
+
+
+READERS = {
+    "chexpert": ("uncertain", "not_mentioned", "views", "seed", "validation", "allow_missing"),
+    "mimic-cxr": ("uncertain", "not_mentioned", "views", "allow_missing"),
+    "chestxray14": ("views", "seed", "validation", "allow_missing"),
+    "vindr-cxr": ("uncertain", "seed", "validation", "allow_missing"),
+    "padchest": ("views", "seed", "min_positives", "labels", "allow_missing"),
+}
+OTHERS = {
+    "uncertain": "positive",
+    "not_mentioned": "negative",
+    "views": "all",
+    "seed": 3,
+    "validation": 0.4,
+    "min_positives": 7,
+    "labels": "physician",
+    "allow_missing": True,
+}
+
+
+def test_every_option_is_judged() -> None:
+    assert {field.name for field in fields(Options)} == set(OTHERS)
+    assert set(READERS) == set(PUBLIC)
+
+
+@pytest.mark.parametrize("option", sorted(OTHERS))
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_an_option_is_refused_where_and_only_where_it_changes_nothing(name: str, option: str, tmp_path: Path) -> None:
+    root, usual = MINIATURES[name](tmp_path / "root"), MINIATURE_OPTIONS.get(name, Options())
+    options = replace(usual, **{option: OTHERS[option]})  # type: ignore[arg-type]
+    before, after = (PUBLIC[name](root, one) for one in (usual, options))
+    changed = not after.frame.equals(before.frame) or after.choices != before.choices
+    assert changed == (option in READERS[name])
+    if changed:
+        import_site(name, root, tmp_path / "site", options)
+    else:
+        with pytest.raises(
+            UsageError, match=f"--{option.replace('_', '-')} changes nothing for '{name}'; it goes with"
+        ):
+            import_site(name, root, tmp_path / "site", options)
+        assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize("option", ["min_positives", "labels"])
+def test_a_table_refuses_padchests_options(option: str, tmp_path: Path) -> None:
+    options = replace(Options(), **{option: OTHERS[option]})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="changes nothing for 'table'; it goes with padchest"):
+        import_site("table", source(tmp_path / "root"), tmp_path / "site", options)
 
 
 def map_for_chexpert(root: Path, site: Path) -> None:

@@ -47,6 +47,13 @@ def test_policies_settle_silent_and_uncertain_labels(tmp_path: Path) -> None:
     assert labels(tmp_path, 0, Options())["No Finding"] is None
 
 
+def test_no_finding_is_0_where_an_uncertain_finding_became_1(tmp_path: Path) -> None:
+    edit(mimic_cxr(tmp_path) / LABELS, "10000067,50414322,,,1.0", "10000067,50414322,,,0.0")
+    told = labels(tmp_path, 5, Options(uncertain="positive"))
+    assert (told["Consolidation"], told["Edema"], told["No Finding"]) == (0, 1, 0)
+    assert labels(tmp_path, 5, Options(not_mentioned="negative"))["No Finding"] is None
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     frontal = import_mimic_cxr(mimic_cxr(tmp_path), Options())
     assert frontal.notes == (

@@ -77,6 +77,7 @@ def test_a_table_with_our_column_names_needs_no_map(tmp_path: Path) -> None:
         "views": "frontal",
         "split": "the table's",
         "validation": "the table's",
+        "finding Edema": "recognised",
     }
 
 
@@ -171,7 +172,7 @@ def test_sides_are_one_finding_or_two(tmp_path: Path) -> None:
     assert imported.frame["Effusion Left"].to_list() == [value[pair.split(",")[0]] for pair in pairs]
     assert imported.frame["Effusion Right"].to_list() == [value[pair.split(",")[1]] for pair in pairs]
     assert imported.choices["finding Effusion"] == "any of l, r"
-    assert "finding Effusion Left" not in imported.choices
+    assert imported.choices["finding Effusion Left"] == "column l"
 
 
 def test_an_uncertain_side_follows_the_policy_before_sides_are_joined(tmp_path: Path) -> None:
@@ -186,7 +187,8 @@ def test_grades_have_spellings_of_their_own(tmp_path: Path) -> None:
     imported = cells(tmp_path, ["2,1", "1,0", "3,no", ",yes"], f'[findings]\n{graded}\nx = "x"', header="grade,x")
     assert imported.frame["Congestion"].to_list() == [1, 0, 1, None]
     assert imported.frame["x"].to_list() == [1, 0, 0, 1]
-    assert imported.choices["finding Congestion"] == "positive if 2 or 3; negative if 0 or 1"
+    assert imported.choices["finding Congestion"] == "column grade; positive if 2 or 3; negative if 0 or 1"
+    assert "finding x" not in imported.choices
     with pytest.raises(SourceError, match="line 2, column 'grade': 'yes' is in no list"):
         cells(tmp_path, ["yes,1", "1,0", "1,0"], f"[findings]\n{graded}", header="grade,x")
 
@@ -269,6 +271,28 @@ def test_images_that_are_not_there_are_a_choice(tmp_path: Path) -> None:
     kept = import_table(tmp_path, Options(views="all", allow_missing=True), ColumnMap())
     assert kept.frame["image"].to_list() == ["0.png", "1.png", "2.png"]
     assert "Images left out because they are not on disk: 1 of 4." in kept.notes
+
+
+def test_images_that_are_not_there_are_named_with_their_place_and_the_maps_pattern(tmp_path: Path) -> None:
+    write(tmp_path, "year,file,patient_id,split,x\n20,a,1,train,1\n20,b,2,val,0\n", ["20/a.png"])
+    message = refusal(tmp_path, 'image = "{year}/{file}.png"')
+    assert "1 of 2 images are not on disk, first 20/b.png." in message
+    assert f"{tmp_path / 'labels.csv'}, line 3, column 'year + file'" in message
+    assert f"{tmp_path / 'columns.toml'} has image = '{{year}}/{{file}}.png'" in message
+    assert "--allow-missing" in message
+    assert "download" not in message
+    write(tmp_path, "image,patient_id,split,x\na,1,train,1\n")
+    with pytest.raises(SourceError, match=r"line 2, column 'image'; the map \(--map\) may have image = '") as problem:
+        import_table(tmp_path, ALL, ColumnMap())
+    assert "--allow-missing" not in str(problem.value)
+
+
+def test_paths_that_windows_wrote_are_read_with_slashes(tmp_path: Path) -> None:
+    table = "image,patient_id,split,x\nBilder\\1\\a.png,1,train,1\nBilder/b.png,2,val,0\n"
+    write(tmp_path, table, ["Bilder/1/a.png", "Bilder/b.png"])
+    assert import_table(tmp_path, ALL, ColumnMap()).frame["image"].to_list() == ["Bilder/1/a.png", "Bilder/b.png"]
+    write(tmp_path, table + "Bilder\\b.png,3,test,1\n")
+    assert "line 4, column 'image': 'Bilder/b.png' stands on an earlier line too." in refusal(tmp_path, "")
 
 
 def test_labels_of_rows_that_are_left_out_are_not_judged(tmp_path: Path) -> None:

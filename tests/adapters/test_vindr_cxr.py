@@ -115,3 +115,14 @@ def test_columns_and_labels_that_are_not_as_published_are_named(tmp_path: Path) 
 def test_a_reader_who_reads_an_image_twice_is_refused(tmp_path: Path) -> None:
     edit(vindr_cxr(tmp_path) / TRAIN, f"{1:032x},R9", f"{1:032x},R8")
     assert f"image_id '{1:032x}', rad_id 'R8' stands on several lines" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("label", ["-1", "-1.0", ""])
+@pytest.mark.parametrize(("name", "start", "line"), [(TRAIN, f"{2:032x},R8,", 8), (TEST, f"{97:032x},", 3)])
+def test_a_reader_says_present_or_absent_and_nothing_else(
+    tmp_path: Path, label: str, name: str, start: str, line: int
+) -> None:
+    edit(vindr_cxr(tmp_path) / name, f"{start}{int(name == TEST)}", start + label)
+    message = refusal(tmp_path)
+    assert f"{Path(name).name}, line {line}, column 'Aortic enlargement': {label or None!r} (1 such)" in message
+    assert "Allowed: 1 or 0." in message

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from polyhead.check import share
+from polyhead.cli import main
+from polyhead.imaging.prepare import open_cache
+from polyhead.imaging.recipe import Recipe
+from polyhead.manifest import read_manifest
 from tests.check.conftest import HEADER, rows_of, write_site
 
 
@@ -41,6 +46,32 @@ def test_an_error_gives_1_and_the_summary_is_written_all_the_same(tmp_path: Path
     assert json.loads((tmp_path / "share.json").read_text())["manifests"][0]["problems"]["label"] == "<5"
 
 
+def test_the_cache_is_the_one_that_prepare_makes_with_the_same_options(tmp_path: Path) -> None:
+    site = write_site(tmp_path / "site")
+    choices = ("--recipe", "paper", "--aspect", "crop", "--intensity", "robust", "--equalize", "clahe")
+    done = polyhead(site, "--size", "32", *choices, "--frames", "first", "--colour", "refuse")
+    assert done.returncode == 0, done.stdout + done.stderr
+    recipe = Recipe("crop", "robust", "clahe", "first", "refuse")
+    assert open_cache(read_manifest(site / "manifest.csv"), site, 32, recipe) is not None
+
+
+def test_the_result_is_shown_even_if_the_summary_can_no_longer_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(result: object, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(share, "write_share", full)
+    site = write_site(tmp_path / "site", images=False)
+    monkeypatch.setattr(
+        sys, "argv", ["polyhead", "check", str(site), "--no-images", "--json", "--share", str(tmp_path / "s.json")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert json.loads(capsys.readouterr().out)["sound"] is True
+
+
 def test_a_study_is_checked_without_running_it(tmp_path: Path) -> None:
     write_site(tmp_path / "site", header=HEADER, images=False)
     (tmp_path / "study.toml").write_text(
@@ -57,8 +88,14 @@ def test_a_study_is_checked_without_running_it(tmp_path: Path) -> None:
     [
         (("absent.toml",), "absent.toml: cannot be read"),
         (("a.toml", "site"), "one study file, or folders of sites"),
-        (("a.toml", "--size", "64"), "--size and --skip are for sites"),
-        (("a.toml", "--skip", "0"), "--size and --skip are for sites"),
+        (("a.toml", "--size", "64"), "--size is for sites; set the study's key 'model.image_size'"),
+        (("a.toml", "--skip", "0"), "--skip is for sites; set the study's key 'bad_images'"),
+        (("a.toml", "--cache", "cache"), "--cache is for sites; set the study's key 'cache'"),
+        (
+            ("a.toml", "--recipe", "standard", "--frames", "first"),
+            "--recipe, --frames are for sites; set the study's keys 'pixels.recipe', 'pixels.frames'",
+        ),
+        (("site", "--share", "absent/share.json"), "--share absent/share.json: there is no folder absent"),
         ((), "Missing argument"),
         (("site", "--size", "3"), "greater than or equal to 32"),
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 from polyhead.check import duplicates
 from polyhead.check.images import Reading
 from polyhead.check.result import CheckResult
-from polyhead.check.site import check_site
+from polyhead.check.site import check_sites
 from polyhead.imaging.prepare import open_cache
 from polyhead.manifest import read_manifest
 from polyhead.problems import Problem
@@ -20,7 +20,7 @@ Site = Callable[..., Path]
 
 
 def check(site: Path, **options: object) -> CheckResult:
-    return check_site(site, Reading(**{"size": 32, "bad_budget": 0.01, **options}))  # type: ignore[arg-type]
+    return check_sites([site], Reading(**{"size": 32, "bad_budget": 0.01, **options}))  # type: ignore[arg-type]
 
 
 def problems(site: Path, **options: object) -> list[Problem]:
@@ -177,11 +177,18 @@ def test_bad_labels_do_not_keep_images_from_being_checked(site: Site) -> None:
     assert [problem.kind for problem in problems(folder)] == ["blank", "label", "same-pixels-two-splits"]
 
 
-def test_progress_is_told_from_start_to_end(site: Site) -> None:
+def test_progress_is_told_from_start_to_end_of_each_stage(site: Site) -> None:
     told: list[tuple[str, int, int]] = []
-    check(site(), progress=lambda *step: told.append(step))
+    folder = site()
+    noise(0).save(folder / "5.png")
+    check(folder, progress=lambda *step: told.append(step))
     labels = list(dict.fromkeys(what for what, _, _ in told))
-    assert labels == ["Images of site", "Comparing images of site"]
+    stages = ["Images", "Equal images", "Hashing images", "Comparing pairs of images"]
+    assert labels == [f"{stage} of site" for stage in stages]
     for label in labels:
         done = [step[1:] for step in told if step[0] == label]
         assert done[-1][0] == done[-1][1]
+        assert done == sorted(done)
+    # 71 images differ; blocks of 32 are compared with all that come after them.
+    pairs = [done for what, done, _ in told if what.startswith("Comparing")]
+    assert pairs == [71 * 35 - 39 * 19, 71 * 35 - 7 * 3, 71 * 35]

@@ -1,5 +1,6 @@
 """What labels and splits allow, each rule on a table small enough to count by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +33,14 @@ SOUND = {"train": MANY, "val": MANY, "test": MANY}
 def problems(**labels: str) -> list[Problem]:
     one = manifest({**SOUND, **labels})
     return list(label_problems(one, balance(one)))
+
+
+def test_few_test_patients_are_one_warning_however_many_they_are() -> None:
+    frame = manifest(SOUND).frame.with_columns((pl.col("patient_id").cast(pl.Int64) % 9).cast(pl.String))
+    one = replace(manifest(SOUND), frame=frame)
+    (problem,) = label_problems(one, balance(one))
+    assert (problem.kind, problem.count) == ("few-patients", 1)
+    assert "test: 9 patients" in problem.text
 
 
 def test_a_sound_site_has_no_problem() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from polyhead.check.images import Reading
 from polyhead.check.result import count_problems
-from polyhead.check.site import check_site
+from polyhead.check.site import check_sites
 from tests.check.conftest import by_kind
 
 pytestmark = pytest.mark.data
@@ -29,7 +29,7 @@ RealData = Callable[[str], Path]
 def test_check_says_what_the_readme_says(
     name: str, images: int, patients: int, sizes: list[int], findings: int, real_data: RealData, tmp_path: Path
 ) -> None:
-    result = check_site(real_data(name).parent, Reading(size=64, cache=tmp_path))
+    result = check_sites([real_data(name).parent], Reading(size=64, cache=tmp_path))
     assert result.sound, [problem.text for problem in result.all_problems() if problem.severity == "error"]
     (manifest,), (site,) = result.manifests, result.sites
     assert (manifest.images, manifest.patients, manifest.images_read) == (images, patients, True)
@@ -61,7 +61,7 @@ def test_three_planted_faults_are_reported_exactly_in_one_run(real_data: RealDat
     with (tmp_path / "site/manifest.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
 
-    result = check_site(tmp_path / "site", Reading(size=64, cache=tmp_path / "cache"))
+    result = check_sites([tmp_path / "site"], Reading(size=64, cache=tmp_path / "cache"))
     problems = result.all_problems()
     (torn,) = by_kind(problems, "patient-in-two-splits")
     assert (torn.count, torn.severity) == (300, "error")

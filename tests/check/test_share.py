@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyhead.check.images import Reading
-from polyhead.check.share import KINDS, K, rounded, summarize, write_share
-from polyhead.check.site import check_site, check_sites
+from polyhead.check.share import KINDS, K, check_writable, rounded, summarize, write_share
+from polyhead.check.site import check_sites
+from polyhead.errors import UsageError
 from tests.check.conftest import HEADER, TABLES_ONLY, noise, rows_of, write_site
 
 Site = Callable[..., Path]
 
 
 def shared(folder: Path, reading: Reading = TABLES_ONLY) -> dict[str, Any]:
-    return summarize(check_site(folder, reading))
+    return summarize(check_sites([folder], reading))
 
 
 def numbers(value: object) -> Iterator[object]:
@@ -170,3 +172,30 @@ def test_the_time_of_a_step_is_shared_to_two_digits_and_nothing_that_grows_with_
         "device": "cpu",
         "seconds_per_step": 0.5,
     }
+
+
+def test_an_earlier_summary_may_be_replaced_and_nothing_else(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "share.json"
+    check_writable(path)
+    assert not path.exists()
+    write_share(check_sites([site(images=False)], TABLES_ONLY), path)
+    check_writable(path)
+    for foreign in ("", "{}", "[1]", "image,patient_id", '{"format": 1, "about": "mine"}', "[" * 10_000):
+        path.write_text(foreign)
+        with pytest.raises(UsageError, match="no earlier summary"):
+            check_writable(path)
+        assert path.read_text() == foreign
+
+
+def test_a_place_where_no_summary_can_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="this is a folder"):
+        check_writable(tmp_path)
+    with pytest.raises(UsageError, match="there is no folder"):
+        check_writable(tmp_path / "absent/share.json")
+
+    def refuse(**options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(UsageError, match=r"cannot be written \(Permission denied\)"):
+        check_writable(tmp_path / "share.json")

@@ -12,7 +12,7 @@ from polyhead.check.images import Reading
 from polyhead.check.record import to_json
 from polyhead.check.result import CheckResult
 from polyhead.check.show import show
-from polyhead.check.site import check_site, check_sites
+from polyhead.check.site import check_sites
 from tests.check.conftest import HEADER, TABLES_ONLY, rows_of, write_site
 
 Site = Callable[..., Path]
@@ -29,7 +29,7 @@ def words(result: CheckResult) -> str:
 
 
 def test_a_sound_site_is_called_sound(site: Site) -> None:
-    said = words(check_site(site(), Reading(size=32)))
+    said = words(check_sites([site()], Reading(size=32)))
     assert "site: no errors, no warnings" in said
     assert "72 images, each read once; 72 patients" in said
     assert "Edema 12 / 12 12 / 12 12 / 12 - 1" in said
@@ -39,13 +39,13 @@ def test_a_sound_site_is_called_sound(site: Site) -> None:
 
 def test_long_lists_are_shortened_with_their_number_and_whole_in_json(site: Site) -> None:
     rows = [row[:-1] + "x" if index < 9 else row for index, row in enumerate(rows_of())]
-    result = check_site(site(rows, images=False), TABLES_ONLY)
+    result = check_sites([site(rows, images=False)], TABLES_ONLY)
     said = words(result)
     assert "error label 9 line 2, column 'Edema': 'x'" in said
     assert "line 4," in said
     assert "line 5," not in said
     assert "and 6 more; see --json" in said
-    assert "Not sound: 9 errors, 1 warning." in said
+    assert "Not sound: 9 errors, 1 warning. Counted are labels, images, patients and settings. Mend" in said
     record = json.loads(to_json(result))
     assert (record["errors"], len(record["manifests"][0]["problems"])) == (9, 9)
 
@@ -65,7 +65,7 @@ def test_no_table_is_wider_than_the_terminal_and_nothing_is_coloured(width: int,
 
 def test_brackets_in_names_are_no_markup(site: Site) -> None:
     rows = [f"{row},1" for row in rows_of()]
-    assert "Mass [bold]" in words(check_site(site(rows, f"{HEADER},Mass [bold]", images=False), TABLES_ONLY))
+    assert "Mass [bold]" in words(check_sites([site(rows, f"{HEADER},Mass [bold]", images=False)], TABLES_ONLY))
 
 
 def test_matches_say_how_they_were_decided_and_near_misses_are_pointed_out(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_matches_say_how_they_were_decided_and_near_misses_are_pointed_out(tmp_p
 
 
 def test_json_has_the_keys_that_are_documented(site: Site) -> None:
-    record = json.loads(to_json(check_site(site(), Reading(size=32))))
+    record = json.loads(to_json(check_sites([site()], Reading(size=32))))
     assert list(record) == [
         *("format", "sound", "errors", "warnings", "study", "problems", "manifests", "sites", "matches"),
         *("near_misses", "estimate"),

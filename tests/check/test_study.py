@@ -102,6 +102,19 @@ def test_a_missing_finding_is_named_with_the_closest_and_the_others_are_counted(
     assert result.sites[0].findings == ("Edema",)
 
 
+def test_a_site_none_of_whose_findings_exist_is_left_out(folder: Path) -> None:
+    result = check(folder, site("a", "a", 'findings = ["Maas"]') + site("b", "b"))
+    assert errors(result) == [("missing-finding", "site a, left out: no finding 'Maas'; closest: Mass.")]
+    assert [found.name for found in result.sites] == ["b"]
+    assert len(by_kind(result.all_problems(), "not-checked")) == 1
+
+
+def test_the_cache_is_the_studys_alone(folder: Path) -> None:
+    check(folder, reading=Reading(cache=folder / "elsewhere"))
+    assert not (folder / "elsewhere").exists()
+    assert prepare.open_cache(read_manifest(folder / "a/manifest.csv"), folder / "a", 32) is not None
+
+
 def test_bad_labels_do_not_keep_the_study_from_being_checked(folder: Path) -> None:
     path = folder / "a/manifest.csv"
     path.write_text(path.read_text().replace("0.png,p0,train,0,0", "0.png,p0,train,0,x"))
@@ -187,6 +200,21 @@ def test_fine_tuning_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # A step takes half a second; the images go through at a third of a step's time, 8 at a time.
     assert found.train_seconds == 16.0
     assert found.predict_seconds == pytest.approx(96 * 0.5 / 8 / 3)
+
+
+def test_run_and_caches_on_one_disk_are_added_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = check(folder)
+    assert result.estimate is not None
+    assert result.estimate.run is not None
+    needed, caches = result.estimate.run.needed, 2 * 72 * 32 * 32
+    monkeypatch.setattr(estimate, "disk_of", lambda path: 1)
+    monkeypatch.setattr(estimate, "free_bytes", lambda path: needed + caches)
+    assert by_kind(check(folder).all_problems(), "disk") == []
+    monkeypatch.setattr(estimate, "free_bytes", lambda path: needed + caches - 1)
+    (problem,) = by_kind(check(folder).all_problems(), "disk")
+    assert f"{needed:,} bytes, beside {caches:,} for pixel caches; {needed + caches - 1:,} are free" in problem.text
+    monkeypatch.setattr(estimate, "disk_of", lambda path: hash(path))
+    assert by_kind(check(folder).all_problems(), "disk") == []
 
 
 def test_too_little_space_for_the_run_is_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

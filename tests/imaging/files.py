@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from polyhead.imaging.pixels import load_square
+from polyhead.imaging.recipe import STANDARD, Recipe
+
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
 RAMP16 = np.linspace(1000, 60_000, 64 * 50).astype(np.uint16).reshape(64, 50)
 
@@ -16,6 +19,10 @@ def encoded(pixels: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def load_pixels(path: Path, size: int, recipe: Recipe = STANDARD) -> np.ndarray:
+    return load_square(path, size, recipe).pixels
 
 
 def saved(folder: Path, content: bytes, name: str = "image.png") -> Path:

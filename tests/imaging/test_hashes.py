@@ -123,3 +123,15 @@ def test_pairs_across_blocks_are_found(n: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "_COLUMNS", 40)
     hashes = np.zeros((n, 3), np.uint64)
     assert near_pairs(hashes, 0).tolist() == [list(pair) for pair in combinations(range(n), 2)]
+
+
+def test_threads_change_no_hash_and_progress_reaches_the_end() -> None:
+    images = np.random.default_rng(5).integers(0, 256, (300, 48, 48), np.uint8)
+    told: list[int] = []
+    hashes = perceptual_hashes(iter(images), progress=told.append, workers=4)
+    assert told == [256, 300]
+    np.testing.assert_array_equal(hashes, perceptual_hashes(images, workers=1))
+    pairs: list[tuple[int, int]] = []
+    near_pairs(hashes, progress=lambda done, total: pairs.append((done, total)), workers=2)
+    assert pairs == sorted(set(pairs))
+    assert pairs[-1] == (300 * 299 // 2, 300 * 299 // 2)

@@ -16,10 +16,10 @@ from PIL import Image
 
 from polyhead.errors import ImageError
 from polyhead.imaging.intensity import equalize, to_uint8
-from polyhead.imaging.pixels import confined_path, fit, load_pixels, load_square, read_radiograph
+from polyhead.imaging.pixels import confined_path, fit, load_square, read_radiograph
 from polyhead.imaging.radiograph import MAX_PIXELS
 from polyhead.imaging.recipe import RECIPES, Recipe
-from tests.imaging.files import NOISE, RAMP16, animated, chunk, encoded, png, saved, scene, turned
+from tests.imaging.files import NOISE, RAMP16, animated, chunk, encoded, load_pixels, png, saved, scene, turned
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from PIL import Image
 
 from polyhead.errors import CacheError
 from polyhead.imaging import cache_build
-from polyhead.imaging.pixels import PATH_VERSION, Square, load_pixels, load_square
+from polyhead.imaging.pixels import PATH_VERSION, Square, load_square
 from polyhead.imaging.prepare import PixelCache, open_cache, prepare
 from polyhead.imaging.recipe import RECIPES, Recipe
 from polyhead.manifest import Manifest, check_manifest, read_manifest, take_shard, write_manifest
+from tests.imaging.files import encoded, load_pixels
 
 SIZE = 8
 CHUNK = 4
@@ -518,9 +519,7 @@ def test_folder_that_cannot_be_written_is_refused_at_the_start(
     blocked.write_text("")
     folders = [blocked, blocked / "below"] + ([read_only] if os.geteuid() else [])  # Root may write anywhere.
     for folder in folders:
-        with pytest.raises(
-            CacheError, match=r"no pixel cache can be written here \(.+\)\. Set the study's key 'cache'"
-        ):
+        with pytest.raises(CacheError, match=r"no pixel cache can be written here \(.+\)\. Name a folder that can"):
             prepare(manifest, folder, SIZE)
     assert not decoded
 
@@ -576,3 +575,37 @@ def test_disk_that_fills_up_is_an_error_and_keeps_what_is_done(
     decoded.clear()
     prepare(manifest, tmp_path, SIZE)
     assert 22 - 2 * CHUNK <= len(decoded) <= 22 - CHUNK - 2
+
+
+def test_files_that_were_exchanged_are_read_again_although_size_and_time_are_equal(tmp_path: Path) -> None:
+    manifest = make_site(tmp_path / "site")
+    first, second = (manifest.root / name for name in manifest.frame["image"][:2])
+    pixels = [np.random.default_rng(seed).integers(0, 256, (40, 40)).astype(np.uint8) for seed in (1, 2)]
+    contents = [encoded(one, "PNG", compress_level=0) for one in pixels]
+    for path, content in zip((first, second), contents, strict=True):
+        path.write_bytes(content)
+        os.utime(path, ns=(10**18, 10**18))
+    before = prepare(manifest, tmp_path, SIZE).images[:2].copy()
+    first.rename(tmp_path / "aside")
+    second.rename(first)
+    (tmp_path / "aside").rename(second)
+    np.testing.assert_array_equal(prepare(manifest, tmp_path, SIZE).images[:2], before[::-1])
+
+
+def test_a_link_that_takes_a_files_place_while_images_are_read_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_site(tmp_path / "site")
+    secret = tmp_path / "secret.png"
+    path = manifest.root / manifest.frame["image"][0]
+    secret.write_bytes(path.read_bytes())
+    check = cache_build._check_confined
+
+    def check_then_plant(manifest: Manifest, lines: Mapping[str, int]) -> None:
+        check(manifest, lines)
+        path.unlink()
+        path.symlink_to(secret)
+
+    monkeypatch.setattr(cache_build, "_check_confined", check_then_plant)
+    with pytest.raises(CacheError, match="leads out of"):
+        prepare(manifest, tmp_path / "site", SIZE, bad_budget=0)

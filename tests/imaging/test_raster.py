@@ -195,3 +195,21 @@ def test_jpeg_less_than_four_times_the_side_is_decoded_as_ever(tmp_path: Path, m
     Image.fromarray(colours).convert(mode).save(path)
     np.testing.assert_array_equal(read_raster(path, at_least=25).grey, read_raster(path).grey)
     assert read_raster(path, at_least=24).grey.shape == (50, 60)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
+    """Each scan of a progressive file passes over the whole image: minutes from a small file."""
+    content = encoded(NOISE, "JPEG", progressive=True)
+    assert read_raster(saved(tmp_path, content)).grey.shape == NOISE.shape
+    start = content.rindex(b"\xff\xda")
+    many = content[:start] + content[start:-2] * 200 + content[-2:]
+    with pytest.raises(ImageError, match=r"a JPEG of \d+ scans; at most 100 are read"):
+        read_raster(saved(tmp_path, many))
+
+
+def test_an_oversized_file_is_refused_unread(tmp_path: Path) -> None:
+    path = saved(tmp_path, encoded(NOISE))
+    with path.open("r+b") as file:
+        file.truncate(2**29 + 1)
+    with pytest.raises(ImageError, match="536,870,913 bytes; at most"):
+        read_raster(path)

@@ -6,7 +6,7 @@ import polars as pl
 
 from polyhead.adapters.images import folders_of, keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
-from polyhead.adapters.labels import apply_policies, complete_no_finding, read_labels
+from polyhead.adapters.labels import complete_no_finding, read_labels
 from polyhead.adapters.rows import age_in_years, keep_frontal, sex_letter
 from polyhead.adapters.source_files import check_key, find_file, read_source
 from polyhead.adapters.splits import carve_validation, say_validation
@@ -32,7 +32,9 @@ FINDINGS = (
 )
 """The 14 columns of the CheXpert labeller, in the order of its tables."""
 
-NO_FINDING = "0 where a finding other than Support Devices is present, uncertain where one is uncertain"
+NO_FINDING = (
+    "after the policies: 0 where a finding other than Support Devices is 1, blank where an uncertain one is blank"
+)
 """What is put for a blank "No Finding" of that labeller."""
 
 _PAGE = "Stanford AIMI, CheXpert download page"
@@ -66,8 +68,12 @@ def import_chexpert(root: Path, options: Options) -> Imported:
     table, missing = keep_present(table, list_images(folder, folders_of(table)), folder, options, _PAGE)
     if not tests:
         table = carve_validation(table, options.validation, options.seed)
-    table = complete_no_finding(table, FINDINGS, apart=["Support Devices"])
-    table = apply_policies(table, FINDINGS, uncertain=options.uncertain, not_mentioned=options.not_mentioned)
+    table = complete_no_finding(
+        *(table, FINDINGS),
+        uncertain=options.uncertain,
+        not_mentioned=options.not_mentioned,
+        apart=["Support Devices"],
+    )
     frame = table.select("image", "patient_id", "split", "view", "sex", "age", "study_id", *FINDINGS)
     return Imported(frame, folder, _choices(options, tests), (*views, *missing))
 

@@ -23,7 +23,7 @@ Spellings, split and view are compared without regard to case and surrounding wh
 """
 
 import re
-import tomllib
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +33,10 @@ from typing import Any
 from polyhead.errors import SourceError
 from polyhead.findings import closest
 from polyhead.manifest import RESERVED_COLUMNS, SPLITS
+from polyhead.manifest_rules import OUTSIDE
+from polyhead.toml_file import read_toml
 
-__all__ = ["MEANINGS", "OUTSIDE", "ColumnMap", "FindingMap", "is_finding_name", "plain", "read_column_map"]
+__all__ = ["MEANINGS", "ColumnMap", "FindingMap", "is_finding_name", "plain", "read_column_map"]
 
 MEANINGS = ("positive", "negative", "uncertain", "not_annotated")
 """What a cell can say. An empty cell is one of these like any other; if ``not_annotated``, it is "not mentioned"."""
@@ -60,8 +62,6 @@ _IN_DICOM = ("patient_id", "study_id", "view", "sex", "age")
 _TABLES = ("split_values", "labels", "findings")
 _LISTS = ("from_dicom", "frontal_views")
 _KEYS = ("table", *RESERVED_COLUMNS, *_LISTS, *_TABLES)
-OUTSIDE = r"^[/\\~]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)"
-"""Pattern of a path that may leave its folder: absolute, with a drive or a home, or through ``..``."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,10 @@ class FindingMap:
         One or more; any positive makes the finding positive, all negative make it negative, else it is blank.
     spellings
         ``{plain spelling: one of MEANINGS}``.
-    own
-        Whether the spellings are the finding's own.
     """
 
     columns: tuple[str, ...]
     spellings: Mapping[str, str]
-    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,7 @@ def read_column_map(path: Path) -> ColumnMap:
     SourceError
         Naming file and key of what was found, and what is allowed.
     """
-    content = _read(path)
+    content = read_toml(path, SourceError)
     _check_keys(path, content)
     from_dicom = _texts(path, "from_dicom", content.get("from_dicom", []), _IN_DICOM)
     for key in from_dicom:
@@ -157,15 +154,6 @@ def read_column_map(path: Path) -> ColumnMap:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as problem:
-        raise SourceError(f"{path}: cannot be read ({problem.strerror}). Check the path of --map.") from problem
-    except (ValueError, RecursionError) as problem:
-        raise SourceError(f"{path}: not valid TOML: {problem}.") from problem
-
-
 def _error(path: Path, key: str, text: str) -> SourceError:
     return SourceError(f"{path}, key {key!r}: {text}.")
 
@@ -175,9 +163,9 @@ def _check_keys(path: Path, content: Mapping[str, Any]) -> None:
         if key not in _KEYS:
             raise _error(path, key, f"is unknown; {closest(key, _KEYS)}")
         if key in _TABLES and not isinstance(value, dict):
-            raise _error(path, key, f"found {value!r}; a table is needed: [{key}] on a line of its own")
+            raise _error(path, key, f"found {reprlib.repr(value)}; a table is needed: [{key}] on a line of its own")
         if key not in (*_TABLES, *_LISTS) and not (isinstance(value, str) and value.strip()):
-            raise _error(path, key, f"found {value!r}; text is needed")
+            raise _error(path, key, f"found {reprlib.repr(value)}; text is needed")
     for key in ("table", "image"):
         if re.search(OUTSIDE, content.get(key, "")):
             raise _error(path, key, f"{content[key]!r} leads out of ROOT. Give a path below it")
@@ -186,7 +174,7 @@ def _check_keys(path: Path, content: Mapping[str, Any]) -> None:
 def _texts(path: Path, key: str, value: Any, allowed: Sequence[str] | None = None) -> tuple[str, ...]:
     """Check a list of text; numbers are refused, because 1 and 1.0 are two spellings."""
     if not isinstance(value, list):
-        raise _error(path, key, f"found {value!r}; a list of text is needed")
+        raise _error(path, key, f"found {reprlib.repr(value)}; a list of text is needed")
     for one in value:
         if not isinstance(one, str):
             raise _error(path, key, f"found {one!r} in the list; text is needed: put it in quotes")
@@ -228,11 +216,11 @@ def _finding(path: Path, name: str, value: Any, spellings: Mapping[str, str]) ->
         return FindingMap(_columns(path, key, value), spellings)
     columns = _columns(path, f"{key}.column", value.get("column"))
     lists = {meaning: values for meaning, values in value.items() if meaning != "column"}
-    return FindingMap(columns, _spellings(path, key, lists, spellings), own=bool(lists))
+    return FindingMap(columns, _spellings(path, key, lists, spellings))
 
 
 def _columns(path: Path, key: str, value: Any) -> tuple[str, ...]:
     columns = _texts(path, key, value) if isinstance(value, list) else (value,)
     if not columns or not all(isinstance(column, str) and column.strip() for column in columns):
-        raise _error(path, key, f"found {value!r}; allowed is a column's name, or a list of names")
+        raise _error(path, key, f"found {reprlib.repr(value)}; allowed is a column's name, or a list of names")
     return columns

@@ -9,6 +9,7 @@ from polyhead.adapters.cells import LINE
 from polyhead.adapters.imported import Options
 from polyhead.errors import ImageError, SourceError
 from polyhead.imaging.dicom.tags import read_tags
+from polyhead.imaging.pixels import confined_path
 
 __all__ = ["add_headers"]
 
@@ -57,7 +58,7 @@ def add_headers(
     unreadable: list[tuple[int, str]] = []
     for done, (line, image) in enumerate(rows.select(LINE, "image").iter_rows(), start=1):
         try:
-            tags = read_tags(root / image)
+            tags = read_tags(confined_path(root, image))
             found.append(tuple(getattr(tags, key) for key in keys))
         except ImageError as problem:
             unreadable.append((line, str(problem)))

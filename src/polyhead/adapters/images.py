@@ -1,7 +1,7 @@
 """Which images of a data set are on disk, found by listing folders rather than by asking for each file."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import polars as pl
@@ -52,7 +52,13 @@ def list_images(root: Path, folders: Iterable[str]) -> pl.DataFrame:
 
 
 def keep_present(
-    frame: pl.DataFrame, listing: pl.DataFrame, root: Path, options: Options, page: str
+    frame: pl.DataFrame,
+    listing: pl.DataFrame,
+    root: Path,
+    options: Options,
+    page: str = "",
+    *,
+    remedy: Callable[[pl.DataFrame], str] | None = None,
 ) -> tuple[pl.DataFrame, list[str]]:
     """Leave rows out whose image is not on disk.
 
@@ -64,6 +70,8 @@ def keep_present(
         As `list_images` gives it, of the folders where the images should be.
     root, options, page
         The images' folder, the person's choices, and where a person gets the data set, for the message.
+    remedy
+        What to do, from the rows whose image is missing; without it, complete the download.
 
     Returns
     -------
@@ -87,7 +95,8 @@ def keep_present(
     if everything or (missing.height > _TOLERATED * frame.height and not options.allow_missing):
         way_out = "" if everything else ", or leave the missing images out with --allow-missing"
         first = ", ".join(missing["image"].head(3))
-        raise SourceError(f"{root}: {count}, first {first}. Complete the download ({page}){way_out}.")
+        what_to_do = remedy(missing) if remedy else f"Complete the download ({page})"
+        raise SourceError(f"{root}: {count}, first {first}. {what_to_do}{way_out}.")
     return frame.filter(present), [
         f"Images left out because they are not on disk: {missing.height:,} of {frame.height:,}."
     ]

@@ -1,9 +1,8 @@
 """What every adapter takes and gives: options in, a manifest's columns and the choices behind them out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import polars as pl
@@ -12,12 +11,10 @@ from polyhead.adapters.labels import Policy
 
 __all__ = ["Imported", "Options"]
 
-_SHARES = MappingProxyType({"train": 0.7, "val": 0.1, "test": 0.2})
-
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may choose when a data set is imported; an adapter leaves out of account what its set has not.
+    """What a person may choose when a data set is imported; `import_site` refuses what an adapter does not read.
 
     Attributes
     ----------
@@ -31,8 +28,6 @@ class Options:
         Enters the hash that deals patients to splits.
     validation
         Share of the training patients that become the validation set, where the data set has none of its own.
-    shares
-        Of patients, by split, where the data set has no split at all. They add up to 1.
     min_positives
         PadChest: a finding becomes a column if so many training images show it.
     labels
@@ -46,7 +41,6 @@ class Options:
     views: Literal["frontal", "all"] = "frontal"
     seed: int = 0
     validation: float = 0.1
-    shares: Mapping[str, float] = field(default_factory=lambda: _SHARES)
     min_positives: int = 50
     labels: Literal["all", "physician"] = "all"
     allow_missing: bool = False

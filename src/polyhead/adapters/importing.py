@@ -36,6 +36,19 @@ PUBLIC: Mapping[str, Callable[[Path, Options], Imported]] = MappingProxyType(
 )
 """Adapters of public data sets; ``table`` is the one for all others."""
 
+_READ_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "uncertain": ("table", "chexpert", "mimic-cxr", "vindr-cxr"),
+        "not_mentioned": ("table", "chexpert", "mimic-cxr"),
+        "views": ("table", "chexpert", "mimic-cxr", "chestxray14", "padchest"),
+        "seed": ("table", "chexpert", "chestxray14", "vindr-cxr", "padchest"),
+        "validation": ("table", "chexpert", "chestxray14", "vindr-cxr"),
+        "min_positives": ("padchest",),
+        "labels": ("padchest",),
+        "allow_missing": ("table", *PUBLIC),
+    }
+)
+
 
 def import_site(
     adapter: str,
@@ -76,7 +89,7 @@ def import_site(
     Raises
     ------
     UsageError
-        There is no such adapter, the map does not go with it, or a manifest is there.
+        There is no such adapter, the map or an option does not go with it, or a manifest is there.
     SourceError
         As the adapter's; or what it gave is no sound manifest. What was there before stays.
     """
@@ -84,6 +97,7 @@ def import_site(
         raise UsageError(f"no adapter {adapter!r}; {closest(adapter, (*PUBLIC, 'table'))}.")
     if map_file is not None and adapter != "table":
         raise UsageError(f"--map goes with the adapter 'table'; {adapter!r} knows its own columns.")
+    _refuse_unread(adapter, options)
     _refuse_replacing(out, force)
     if adapter == "table":
         imported = _import_table(root, out, options, map_file, progress)
@@ -131,6 +145,16 @@ def _import_table(
     if path.resolve() == (out / "manifest.csv").resolve():
         raise UsageError(f"--out {out}: {path} is the table to import; it must not be replaced. Choose another --out.")
     return import_table(root, options, columns, progress)
+
+
+def _refuse_unread(adapter: str, options: Options) -> None:
+    """Refuse a choice that would change nothing: a person who made it would report it."""
+    for name, adapters in _READ_BY.items():
+        if adapter not in adapters and getattr(options, name) != getattr(Options(), name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} changes nothing for {adapter!r}; it goes with {', '.join(adapters)}. Leave it out."
+            )
 
 
 def _refuse_replacing(out: Path, force: bool) -> None:

@@ -31,21 +31,25 @@ def policy_value(policy: Policy) -> int | None:
     return {"blank": None, "negative": 0, "positive": 1}[policy]
 
 
-def read_labels(frame: pl.DataFrame, findings: Sequence[str], path: Path) -> pl.DataFrame:
+def read_labels(frame: pl.DataFrame, findings: Sequence[str], path: Path, *, decided: bool = False) -> pl.DataFrame:
     """Turn labels of text, ``1``, ``0``, ``-1``, the same with ``.0``, or null, into Int8.
+
+    With `decided`, 1 and 0 only are labels: the source knows neither uncertain ones nor silence.
 
     Raises
     ------
     SourceError
         A label is anything else; row ``i`` (from 0) of the table is line ``i + 2`` of `path`.
     """
+    known = [text for text, value in _VALUES.items() if value != UNCERTAIN or not decided]
+    allowed = "1 or 0" if decided else "1, 0, -1 (uncertain) or blank"
     for finding in findings:
-        strange = frame[finding].is_not_null() & ~frame[finding].is_in(list(_VALUES))
+        strange = ~frame[finding].is_in(known).fill_null(not decided)
         if strange.any():
             line = int(strange.arg_max() or 0)
             raise SourceError(
                 f"{path}, line {line + 2}, column {finding!r}: {frame[finding][line]!r} "
-                f"({strange.sum()} such). Allowed: 1, 0, -1 (uncertain) or blank."
+                f"({strange.sum()} such). Allowed: {allowed}."
             )
     return frame.with_columns(pl.col(findings).replace_strict(_VALUES, default=None, return_dtype=pl.Int8))
 
@@ -64,26 +68,23 @@ def apply_policies(
     frame: pl.DataFrame, findings: Sequence[str], *, uncertain: Policy, not_mentioned: Policy
 ) -> pl.DataFrame:
     """Settle labels of 1, 0, -1 (uncertain) and null (not mentioned) into 1, 0 and null (not annotated), as Int8."""
-    silent, unsure = (pl.lit(policy_value(policy), pl.Int8) for policy in (not_mentioned, uncertain))
-    return frame.with_columns(
-        pl.when(pl.col(name).is_null())
-        .then(silent)
-        .when(pl.col(name) == UNCERTAIN)
-        .then(unsure)
-        .otherwise(pl.col(name))
-        .cast(pl.Int8)
-        .alias(name)
-        for name in findings
-    )
+    return frame.with_columns(_settled(name, uncertain, not_mentioned).alias(name) for name in findings)
 
 
 def complete_no_finding(
-    frame: pl.DataFrame, findings: Sequence[str], *, name: str = "No Finding", apart: Sequence[str] = ()
+    frame: pl.DataFrame,
+    findings: Sequence[str],
+    *,
+    uncertain: Policy,
+    not_mentioned: Policy,
+    name: str = "No Finding",
+    apart: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """Fill the blanks of a "No Finding" column in from what it is defined by, before policies are applied.
+    """Apply the policies, and give a "No Finding" that is not stated what it is defined by.
 
     A labeller that writes 1 where a report names nothing, and blank otherwise, leaves a finding of one class. Where
-    another finding is present it is 0; else, where one is uncertain, it is uncertain; else it stays blank.
+    another finding became 1 it is 0; else, where an uncertain one became blank, it is blank; else its policy holds. A
+    stated 1 or 0 stays.
 
     Parameters
     ----------
@@ -91,16 +92,35 @@ def complete_no_finding(
         Labels of 1, 0, -1 and null.
     findings
         All finding columns.
+    uncertain, not_mentioned
+        As `apply_policies` takes them.
     name
         The column to complete.
     apart
         Findings that "No Finding" does not deny, such as support devices.
+
+    Returns
+    -------
+    polars.DataFrame
+        Labels of 1, 0 and null, as Int8.
     """
-    others = [pl.col(one) for one in findings if one not in (name, *apart)]
-    denied = (
-        pl.when(pl.any_horizontal(other == 1 for other in others))
-        .then(0)
-        .when(pl.any_horizontal(other == UNCERTAIN for other in others))
-        .then(UNCERTAIN)
+    others = {one: _settled(one, uncertain, not_mentioned) for one in findings if one not in (name, *apart)}
+    denied = pl.any_horizontal(label == 1 for label in others.values()).fill_null(False)
+    unsure = pl.any_horizontal((pl.col(one) == UNCERTAIN) & label.is_null() for one, label in others.items())
+    said = _settled(name, uncertain, not_mentioned)
+    completed = (
+        pl.when(pl.col(name) != UNCERTAIN)
+        .then(said)
+        .when(denied)
+        .then(pl.lit(0, pl.Int8))
+        .when(~unsure.fill_null(False))
+        .then(said)
     )
-    return frame.with_columns(pl.col(name).fill_null(denied.cast(pl.Int8)))
+    settled = {one: _settled(one, uncertain, not_mentioned) for one in findings}
+    return frame.with_columns(label.alias(one) for one, label in {**settled, name: completed}.items())
+
+
+def _settled(name: str, uncertain: Policy, not_mentioned: Policy) -> pl.Expr:
+    silent, unsure = (pl.lit(policy_value(policy), pl.Int8) for policy in (not_mentioned, uncertain))
+    label = pl.col(name)
+    return pl.when(label.is_null()).then(silent).when(label == UNCERTAIN).then(unsure).otherwise(label).cast(pl.Int8)

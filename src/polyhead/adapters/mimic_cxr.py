@@ -7,7 +7,7 @@ import polars as pl
 from polyhead.adapters.chexpert import FINDINGS, NO_FINDING
 from polyhead.adapters.images import folders_of, keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
-from polyhead.adapters.labels import apply_policies, complete_no_finding, read_labels
+from polyhead.adapters.labels import complete_no_finding, read_labels
 from polyhead.adapters.rows import keep, keep_frontal
 from polyhead.adapters.source_files import check_key, find_file, read_source
 from polyhead.errors import SourceError
@@ -42,8 +42,12 @@ def import_mimic_cxr(root: Path, options: Options) -> Imported:
     table, views = keep_frontal(table, pl.col("view").is_in(["AP", "PA"]), options)
     table = table.with_columns(_image("files/" if (root / "files").is_dir() else ""))
     table, missing = keep_present(table, list_images(root, folders_of(table)), root, options, _PAGE)
-    table = complete_no_finding(table, FINDINGS, apart=["Support Devices"])
-    table = apply_policies(table, FINDINGS, uncertain=options.uncertain, not_mentioned=options.not_mentioned)
+    table = complete_no_finding(
+        *(table, FINDINGS),
+        uncertain=options.uncertain,
+        not_mentioned=options.not_mentioned,
+        apart=["Support Devices"],
+    )
     frame = table.select("image", pl.col("subject_id").alias("patient_id"), "split", "view", "study_id", *FINDINGS)
     return Imported(frame, root, _choices(options), (*unlabelled, *views, *missing))
 

@@ -10,7 +10,7 @@ from polyhead.adapters.label_lists import frequent_labels, one_spelling, parse_l
 from polyhead.adapters.labels import listed_labels
 from polyhead.adapters.rows import age_in_years, keep, keep_frontal, sex_letter
 from polyhead.adapters.source_files import find_file, read_source
-from polyhead.adapters.splits import say_shares, split_by_patient
+from polyhead.adapters.splits import SHARES, say_shares, split_by_patient
 from polyhead.errors import SourceError
 
 __all__ = ["import_padchest"]
@@ -42,7 +42,7 @@ def import_padchest(root: Path, options: Options) -> Imported:
     root
         Folder with ``PADCHEST_chest_x_ray_images_labels*.csv[.gz]`` and the images, in ``0/`` to ``54/`` or all in one.
     options
-        `shares`, `min_positives` and `labels` are meant for this set; `uncertain` and `not_mentioned` do not apply.
+        `min_positives` and `labels` are meant for this set; `uncertain` and `not_mentioned` do not apply.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def import_padchest(root: Path, options: Options) -> Imported:
     table, excluded = keep(table, pl.col("view").fill_null("") != "EXCLUDE", "have the projection EXCLUDE")
     table, views = keep_frontal(table, pl.col("view").is_in(["PA", "AP", "AP_horizontal"]), options)
     table, missing = _find_images(table, root, options)
-    table = table.with_columns(split_by_patient(table["patient_id"], options.shares, options.seed))
+    table = table.with_columns(split_by_patient(table["patient_id"], SHARES, options.seed))
     frame, findings = _frame(table, options.min_positives)
     notes = (*unusable, *unlabelled, *excluded, *views, *missing)
     return Imported(frame, root, _choices(options, findings), notes)
@@ -69,7 +69,7 @@ def _read(root: Path) -> pl.DataFrame:
         pl.lit(None, pl.String).alias(name) for name in set(_OPTIONAL.values()) - {*table.columns}
     )
     return table.with_columns(
-        pl.col("folder").str.extract(r"^(\d{1,3})(?:\.0)?$"), pl.col("name").str.extract(r"^([^/\\]+)$")
+        pl.col("folder").str.extract(r"^([0-9]{1,3})(?:\.0)?$"), pl.col("name").str.extract(r"^([^/\\]+)$")
     )
 
 
@@ -120,7 +120,7 @@ def _frame(table: pl.DataFrame, least: int) -> tuple[pl.DataFrame, int]:
             f"PadChest, column 'Labels': no finding is shown by {least} training images or more. "
             "Ask for fewer with --min-positives."
         )
-    taken, born = (pl.col(name).str.extract(r"^(\d{4})").cast(pl.Int64) for name in ("taken", "born"))
+    taken, born = (pl.col(name).str.extract(r"^([0-9]{4})").cast(pl.Int64) for name in ("taken", "born"))
     table = table.with_columns((taken - born).cast(pl.String).alias("years"))
     labels = listed_labels(pl.col("labels"), findings, complete=~pl.col(_UNCHANGED))
     about = ("image", "patient_id", "split", "view", sex_letter("sex"), age_in_years("years"), "study_id")
@@ -135,6 +135,6 @@ def _choices(options: Options, findings: int) -> dict[str, str]:
         "uncertain": "none in this set",
         "not_mentioned": 'negative, since reports were labelled as a whole; blank where a report says "unchanged"',
         "views": options.views,
-        "split": say_shares(options.shares, options.seed),
+        "split": say_shares(SHARES, options.seed),
         **say_missing(options),
     }

@@ -42,7 +42,7 @@ def sex_letter(column: str) -> pl.Expr:
 
 def age_in_years(column: str) -> pl.Expr:
     """Return whole years as text from ``"58"``, ``"058Y"``, ``"013M"`` or ``"5D"``; null above 120, as ``age``."""
-    number = pl.col(column).str.extract(r"^(\d{1,6})(?:\.0)?[YMD]?$").cast(pl.Int64)
+    number = pl.col(column).str.extract(r"^([0-9]{1,6})(?:\.0)?[YMD]?$").cast(pl.Int64)
     unit = pl.col(column).str.extract(r"([MD])$")
     years = pl.when(unit == "M").then(number // 12).when(unit == "D").then(number // 365).otherwise(number)
     return pl.when(years <= _OLDEST).then(years).cast(pl.String).alias("age")

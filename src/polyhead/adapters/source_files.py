@@ -130,14 +130,15 @@ def _text(path: Path, page: str) -> str:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else path.open("rb") as stream:
-            raw = stream.read(_MAX_BYTES + 1)
+            raw = stream.read(_most_bytes(path, packed) + 1)
     except (OSError, EOFError, zlib.error) as problem:
         why = getattr(problem, "strerror", None) or problem
         raise SourceError(
             f"{path}: cannot be read ({why}). Check its permissions, or get it again: {page}."
         ) from problem
-    if len(raw) > _MAX_BYTES:
-        raise SourceError(f"{path}: more than {_MAX_BYTES:,} bytes of text; that is no table of this data set: {page}.")
+    most = _most_bytes(path, packed)
+    if len(raw) > most:
+        raise SourceError(f"{path}: more than {most:,} bytes of text; that is no table of this data set: {page}.")
     try:
         text = raw.decode("utf-8-sig").rstrip()
     except UnicodeDecodeError:
@@ -145,6 +146,11 @@ def _text(path: Path, page: str) -> str:
     if not text or "\0" in text:
         raise SourceError(f"{path}: is {'not text' if text else 'empty'}. Get it again: {page}.")
     return text
+
+
+def _most_bytes(path: Path, packed: bool) -> int:
+    """Return how much text a file may hold. Tables are packed to a fifth or a twentieth, never to a hundredth."""
+    return min(_MAX_BYTES, 2**24 + 100 * path.stat().st_size) if packed else _MAX_BYTES
 
 
 def _rows(path: Path, text: str, trailing_comma: bool) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import polars as pl
 
@@ -9,7 +10,10 @@ from polyhead.errors import SourceError
 from polyhead.manifest import SPLITS
 from polyhead.seeds import derive_seed
 
-__all__ = ["carve_validation", "say_shares", "say_validation", "split_by_patient"]
+__all__ = ["SHARES", "carve_validation", "say_shares", "say_validation", "split_by_patient"]
+
+SHARES: Mapping[str, float] = MappingProxyType({"train": 0.7, "val": 0.1, "test": 0.2})
+"""Of the patients, by split, where a data set has no split at all."""
 
 
 def split_by_patient(patients: pl.Series, shares: Mapping[str, float], seed: int) -> pl.Series:

@@ -2,25 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from polyhead.adapters.cells import LINE, label_findings, refuse_cells
-from polyhead.adapters.column_map import OUTSIDE, ColumnMap, FindingMap, plain
+from polyhead.adapters.column_map import ColumnMap, plain
 from polyhead.adapters.headers import add_headers
 from polyhead.adapters.images import folders_of, keep_present, list_images, say_missing
 from polyhead.adapters.imported import Imported, Options
 from polyhead.adapters.rows import keep_frontal
-from polyhead.adapters.splits import carve_validation, say_shares, say_validation, split_by_patient
+from polyhead.adapters.splits import SHARES, carve_validation, say_shares, say_validation, split_by_patient
+from polyhead.adapters.table_choices import say_findings, say_map
 from polyhead.adapters.table_columns import choose_findings, find_table, resolve_columns
 from polyhead.errors import SourceError
 from polyhead.manifest import RESERVED_COLUMNS, SPLITS
+from polyhead.manifest_rules import OUTSIDE
 from polyhead.tables import read_text_table
 
 __all__ = ["import_table"]
 
-_PAGE = "from where the table came"
 _NO_VIEW = "No column says which views these are: all are kept, lateral ones too. Name it in the map: view = ..."
 
 
@@ -64,14 +66,15 @@ def import_table(
     findings, unused = choose_findings(path, table, sources, columns)
     rows = table.select(LINE, *(source.expression().alias(key) for key, source in sources.items()))
     where = _Where(path, {key: " + ".join(source.columns) for key, source in sources.items()})
-    _check_images(where, rows)
+    rows = _check_images(where, rows)
     rows, notes = _keep_rows(where, rows, root, options, columns, progress)
     _refuse(where, rows, "patient_id", pl.col("patient_id").is_null(), "names the patient", "Every image needs one.")
     rows, split, split_notes = _split(where, rows, options, columns)
     kept = table.filter(pl.col(LINE).is_in(rows[LINE].implode()))
     labels, label_notes = label_findings(path, kept, findings, options)
     reserved = rows.select(key for key in RESERVED_COLUMNS if key in rows.columns)
-    choices = {**_choices(options, "view" in rows.columns), **say_missing(options), **split, **_own_choices(findings)}
+    said = say_map(columns, options, rows.columns, "split" in sources)
+    choices = {**said, **say_missing(options), **split, **say_findings(columns, findings)}
     frame = pl.concat([reserved, labels], how="horizontal")
     return Imported(frame, root, choices, (*notes, *split_notes, *label_notes, *unused))
 
@@ -82,12 +85,26 @@ def _refuse(where: _Where, rows: pl.DataFrame, key: str, bad: pl.Expr, why: str,
     refuse_cells(where.path, cells, why, remedy)
 
 
-def _check_images(where: _Where, rows: pl.DataFrame) -> None:
-    """Refuse images that are not named, lie elsewhere, or are named twice."""
+def _check_images(where: _Where, rows: pl.DataFrame) -> pl.DataFrame:
+    """Refuse images that are not named, lie elsewhere, or are named twice; write Windows' paths with slashes."""
     image = pl.col("image")
     _refuse(where, rows, "image", image.is_null(), "names the image", "Every row needs one.")
     _refuse(where, rows, "image", image.str.contains(OUTSIDE), "leads out of ROOT", "Give paths below it.")
+    rows = rows.with_columns(image.str.replace_all("\\", "/", literal=True))
     _refuse(where, rows, "image", ~image.is_first_distinct(), "stands on an earlier line too", "Keep one row an image.")
+    return rows
+
+
+def _say_missing_images(where: _Where, columns: ColumnMap, missing: pl.DataFrame) -> str:
+    """Return what to do about images that are not on disk: more often than not, a path is not what it seems."""
+    pattern = columns.columns.get("image")
+    said = (
+        f"{columns.path} has image = {pattern!r}" if pattern else "the map (--map) may have image = 'folder/{file}.png'"
+    )
+    return (
+        f"The first is {where.path}, line {missing[LINE][0]}, column {where.names['image']!r}; {said}. "
+        "Mend the pattern or the column, or bring the images"
+    )
 
 
 def _keep_rows(
@@ -102,7 +119,8 @@ def _keep_rows(
     notes: list[str] = []
     if "view" not in columns.from_dicom:
         rows, notes = _frontal(where, rows, options, columns)
-    rows, missing = keep_present(rows, list_images(root, folders_of(rows)), root, options, _PAGE)
+    remedy = partial(_say_missing_images, where, columns)
+    rows, missing = keep_present(rows, list_images(root, folders_of(rows)), root, options, remedy=remedy)
     notes += missing
     if columns.from_dicom:
         rows, unreadable = add_headers(where.path, rows, root, columns.from_dicom, options, progress)
@@ -146,33 +164,11 @@ def _split(
 
 
 def _deal(where: _Where, rows: pl.DataFrame, options: Options) -> tuple[pl.DataFrame, dict[str, str], list[str]]:
-    dealt = rows.with_columns(split_by_patient(rows["patient_id"], options.shares, options.seed))
+    dealt = rows.with_columns(split_by_patient(rows["patient_id"], SHARES, options.seed))
     patients = rows["patient_id"].n_unique()
     if dealt["split"].n_unique() < len(SPLITS):
         raise SourceError(
             f"{where.path}: {patients} patients are too few to be dealt to {', '.join(SPLITS)} by chance. Add a column "
             "with the split of each image."
         )
-    return dealt, {"split": say_shares(options.shares, options.seed)}, []
-
-
-def _choices(options: Options, views_known: bool) -> dict[str, str]:
-    return {
-        "adapter": "table",
-        "uncertain": options.uncertain,
-        "not_mentioned": options.not_mentioned,
-        "views": options.views if views_known else "all, the table does not say which",
-    }
-
-
-def _own_choices(findings: Mapping[str, FindingMap]) -> dict[str, str]:
-    """Describe findings that are more than one column in the usual spellings."""
-    choices = {}
-    for name, one in findings.items():
-        parts = [f"any of {', '.join(one.columns)}"] if len(one.columns) > 1 else []
-        for meaning in ("positive", "negative") if one.own else ():
-            spellings = [spelling for spelling, said in one.spellings.items() if said == meaning]
-            parts.append(f"{meaning} if {' or '.join(spellings)}")
-        if parts:
-            choices[f"finding {name}"] = "; ".join(parts)
-    return choices
+    return dealt, {"split": say_shares(SHARES, options.seed)}, []

@@ -94,7 +94,7 @@ def _read(root: Path, split: str, key: list[str]) -> pl.DataFrame:
     if "Other diseases" not in table.columns:
         raise SourceError(f"{path}, line 1: no column 'Other diseases'. The published table has it: {_PAGE}.")
     check_key(table, key, path)
-    return read_labels(table, FINDINGS, path)
+    return read_labels(table, FINDINGS, path, decided=True)
 
 
 def _majority(votes: pl.DataFrame) -> tuple[pl.DataFrame, int]:

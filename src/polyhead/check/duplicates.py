@@ -29,7 +29,7 @@ class _Row:
 
 
 def duplicate_problems(
-    manifest: Manifest, cache: PixelCache, lines: Mapping[str, int], progress: Callable[[int, int], None]
+    manifest: Manifest, cache: PixelCache, lines: Mapping[str, int], progress: Callable[[str, int, int], None]
 ) -> Iterator[Problem]:
     """Yield images that are the same.
 
@@ -41,7 +41,7 @@ def duplicate_problems(
     lines
         Line of each image in the manifest's file.
     progress
-        Told of images looked at, and of all.
+        Told what is being done, how much of it is done, and how much there is.
     """
     columns = manifest.frame.select("image", "patient_id", "split").iter_rows()
     rows = [_Row(lines[image], image, patient, split) for image, patient, split in columns if image not in cache.bad]
@@ -56,12 +56,12 @@ def duplicate_problems(
 
 
 def _same_pixels(
-    rows: Sequence[_Row], cache: PixelCache, progress: Callable[[int, int], None]
+    rows: Sequence[_Row], cache: PixelCache, progress: Callable[[str, int, int], None]
 ) -> list[tuple[_Row, ...]]:
     groups: dict[bytes, list[_Row]] = {}
     for done, row in enumerate(rows, start=1):
         groups.setdefault(pixel_hash(cache.images[cache.row_of[row.image]]), []).append(row)
-        progress(done, 2 * len(rows))
+        progress("Equal images", done, len(rows))
     return [tuple(group) for group in groups.values()]
 
 
@@ -72,16 +72,13 @@ def _by_split(groups: Sequence[tuple[_Row, ...]]) -> Iterator[Problem]:
     yield from _named("warning", "same-pixels", within, "the same pixels. Keep one row.")
 
 
-def _near(firsts: Sequence[_Row], cache: PixelCache, progress: Callable[[int, int], None]) -> Iterator[Problem]:
-    if not firsts:
-        return
-
-    def counted() -> Iterator[object]:
-        for done, row in enumerate(firsts, start=1):
-            progress(len(firsts) + done, 2 * len(firsts))
-            yield cache.images[cache.row_of[row.image]]
-
-    pairs = [(firsts[one], firsts[other]) for one, other in near_pairs(perceptual_hashes(counted()))]  # type: ignore[arg-type]
+def _near(firsts: Sequence[_Row], cache: PixelCache, progress: Callable[[str, int, int], None]) -> Iterator[Problem]:
+    hashes = perceptual_hashes(
+        (cache.images[cache.row_of[row.image]] for row in firsts),
+        progress=lambda done: progress("Hashing images", done, len(firsts)),
+    )
+    near = near_pairs(hashes, progress=lambda done, total: progress("Comparing pairs of images", done, total))
+    pairs = [(firsts[one], firsts[other]) for one, other in near]
     of_two = [(one, other) for one, other in pairs if one.patient != other.patient]
     torn = [pair for pair in of_two if pair[0].split != pair[1].split]
     within = [pair for pair in of_two if pair[0].split == pair[1].split]

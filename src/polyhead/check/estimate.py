@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from polyhead.check.images import free_bytes
+from polyhead.check.images import disk_of, free_bytes
 from polyhead.check.result import DiskUse, Estimate, ManifestCheck, SiteCheck
 from polyhead.config import Federation, Model, StudyConfig, Training
 from polyhead.problems import Problem
@@ -63,18 +63,23 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
 
 
 def disk_problems(manifests: Sequence[ManifestCheck], estimate: Estimate | None) -> Iterator[Problem]:
-    """Yield where the disk is too small: for the pixel caches an error, for the run a warning."""
+    """Yield where a disk is too small: for the pixel caches on it an error, for a run beside them a warning."""
     missing = [manifest.cache for manifest in manifests if manifest.cache and not manifest.cache.ready]
-    for folder in sorted({use.folder for use in missing}):
-        uses = [use for use in missing if use.folder == folder]
+    on_disk = {
+        disk: [use for use in missing if disk_of(use.folder) == disk]
+        for disk in dict.fromkeys(disk_of(use.folder) for use in missing)
+    }
+    for uses in on_disk.values():
         if (needed := sum(use.needed for use in uses)) > uses[0].free:
-            yield Problem(
-                "error", "disk", f"{folder}: the pixel caches need {needed:,} bytes, {uses[0].free:,} are free."
-            )
-    if estimate and estimate.run and estimate.run.needed > estimate.run.free:
-        run = estimate.run
-        text = f"{run.folder}: a run needs about {run.needed:,} bytes, {run.free:,} are free. Give --out another disk."
-        yield Problem("warning", "disk", text)
+            folders = ", ".join(sorted({str(use.folder) for use in uses}))
+            text = f"{folders}: the pixel caches need {needed:,} bytes, {uses[0].free:,} are free."
+            yield Problem("error", "disk", text)
+    if estimate and (run := estimate.run):
+        caches = sum(use.needed for use in on_disk.get(disk_of(run.folder), []))
+        if run.needed + caches > run.free:
+            beside = f", beside {caches:,} for pixel caches" if caches else ""
+            text = f"{run.folder}: a run needs about {run.needed:,} bytes{beside}; {run.free:,} are free."
+            yield Problem("warning", "disk", f"{text} Give --out another disk.")
 
 
 def _steps_a_site(federation: Federation) -> int:

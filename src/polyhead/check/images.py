@@ -15,7 +15,7 @@ from polyhead.imaging.recipe import STANDARD, Recipe
 from polyhead.manifest import Manifest, image_lines
 from polyhead.problems import Problem
 
-__all__ = ["Progress", "Reading", "cache_use", "free_bytes", "image_problems", "policies", "read_images"]
+__all__ = ["Progress", "Reading", "cache_use", "disk_of", "free_bytes", "image_problems", "policies", "read_images"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -88,8 +88,10 @@ def image_problems(manifest: Manifest, cache: PixelCache, reading: Reading) -> I
     """Yield images that cannot be read, are there twice, or were changed by a policy."""
     lines = image_lines(manifest.path)
     yield from _bad_images(cache, lines, reading.bad_budget * manifest.frame.height)
-    label = f"Comparing images of {manifest.path.parent.name}"
-    yield from duplicate_problems(manifest, cache, lines, lambda done, total: reading.progress(label, done, total))
+    site = manifest.path.parent.name
+    yield from duplicate_problems(
+        *(manifest, cache, lines), lambda what, done, total: reading.progress(f"{what} of {site}", done, total)
+    )
     for note, count in policies(cache).items():
         yield Problem("note", "policy", f"{note}: {count:,} images.", count)
 
@@ -108,8 +110,16 @@ def cache_use(manifest: Manifest, reading: Reading) -> DiskUse:
 
 def free_bytes(folder: Path) -> int:
     """Return how much is free on the disk of a folder that may not be there yet."""
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(_there(folder)).free
+
+
+def disk_of(folder: Path) -> int:
+    """Return the number of the disk of a folder that may not be there yet."""
+    return _there(folder).stat().st_dev
+
+
+def _there(folder: Path) -> Path:
+    return next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
 
 
 def _bad_images(cache: PixelCache, lines: Mapping[str, int], budget: float) -> Iterator[Problem]:

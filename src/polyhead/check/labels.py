@@ -58,7 +58,7 @@ def _split_size(split: str, part: pl.DataFrame) -> Iterator[Problem]:
         yield Problem("error", "empty-split", f"{split}: no image is left. Validation and test both need some.")
     elif split == "test" and (patients := part["patient_id"].n_unique()) < FEW:
         text = f"test: {patients} patients. Intervals resample patients; these will be very wide."
-        yield Problem("warning", "few-patients", text, patients)
+        yield Problem("warning", "few-patients", text)
 
 
 def _classes(split: str, finding: str, positives: int, negatives: int) -> Iterator[Problem]:

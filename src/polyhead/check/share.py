@@ -11,32 +11,64 @@ follow from a small count of labels, such as a finding with one class only, are 
 """
 
 import json
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from polyhead.atomic import write_atomically
 from polyhead.check.result import CheckResult, Estimate, ManifestCheck, SiteCheck
+from polyhead.errors import UsageError
 from polyhead.manifest import SPLITS
 from polyhead.problems import Problem
 
-__all__ = ["KINDS", "K", "rounded", "summarize", "write_share"]
+__all__ = ["KINDS", "K", "check_writable", "rounded", "summarize", "write_share"]
 
 K = 5
 """No count below it is shown."""
 
 KINDS = (
     *("table", "column", "blank", "label", "split", "path", "row-twice", "patient-in-two-splits"),
-    *("missing-images", "cache", "bad-image", "same-pixels-two-splits", "same-pixels"),
+    *("missing-images", "cache", "bad-image", "same-pixels-two-splits", "same-pixels-two-sites", "same-pixels"),
     *("near-duplicate-two-splits", "near-duplicate", "lateral-view", "policy"),
 )
 """Problems of which a number may be told."""
 
 _FORMAT = 1
+_KEYS = {"format", "about", "manifests", "sites", "machine"}
 _ABOUT = (
     f"Counts are rounded down to multiples of {K}; '<{K}' is 0 to {K - 1}. Sites are numbered in the order in which "
     "they were checked."
 )
+
+
+def check_writable(path: Path) -> None:
+    """Make sure, before hours of work, that a summary can be written to a file.
+
+    Raises
+    ------
+    UsageError
+        Its folder is not there or cannot be written, it is a folder, or it is a file that is no earlier summary.
+    """
+    if path.is_dir():
+        raise UsageError(f"--share {path}: this is a folder. Name a file in it, such as {path / 'summary.json'}.")
+    if not path.parent.is_dir():
+        raise UsageError(f"--share {path}: there is no folder {path.parent}. Make it, or name a file elsewhere.")
+    if path.exists() and not _is_summary(path):
+        raise UsageError(f"--share {path}: this file is no earlier summary and stays. Name another, or remove it.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as problem:
+        raise UsageError(f"--share {path}: the folder cannot be written ({problem.strerror}).") from problem
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() == _KEYS and found["about"] == _ABOUT
 
 
 def write_share(result: CheckResult, path: Path) -> None:

@@ -147,10 +147,12 @@ def _estimate_table(estimate: Estimate) -> Table:
 def _show_verdict(result: CheckResult, console: Console) -> None:
     problems = result.all_problems()
     _print(console, "")
+    counted = any(problem.severity != "note" for problem in problems)
+    unit = " Counted are labels, images, patients and settings." if counted else ""
     if result.sound:
-        _print(console, f"Sound: {_tally(problems)}.", "bold")
+        _print(console, f"Sound: {_tally(problems)}.{unit}", "bold")
     else:
-        _print(console, f"Not sound: {_tally(problems)}. Mend the errors, then check again.", "bold red")
+        _print(console, f"Not sound: {_tally(problems)}.{unit} Mend the errors, then check again.", "bold red")
 
 
 def _tally(problems: Sequence[Problem]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from polyhead.check.across import add_pixels_elsewhere
 from polyhead.check.estimate import disk_problems, estimate_sites
 from polyhead.check.images import Reading, cache_use, image_problems, policies, read_images
 from polyhead.check.labels import balance, label_problems
@@ -16,12 +17,7 @@ from polyhead.imaging.dicom.tags import is_lateral
 from polyhead.manifest import SPLITS, Manifest, check_manifest
 from polyhead.problems import Problem
 
-__all__ = ["check_file", "check_labels", "check_site", "check_sites", "match_sites"]
-
-
-def check_site(site: Path, reading: Reading | None = None) -> CheckResult:
-    """Check one site; see `check_sites`."""
-    return check_sites([site], reading)
+__all__ = ["check_file", "check_labels", "check_sites", "match_sites"]
 
 
 def check_sites(sites: Sequence[Path], reading: Reading | None = None) -> CheckResult:
@@ -38,14 +34,16 @@ def check_sites(sites: Sequence[Path], reading: Reading | None = None) -> CheckR
     reading = reading or Reading()
     paths = [site / "manifest.csv" if site.is_dir() or not site.suffix else site for site in sites]
     checked = {path: check_file(path, reading) for path in paths}
-    results = tuple(
-        check_labels(name, manifest, file)
+    usable = [
+        (name, manifest, file)
         for name, (file, manifest) in zip(_names(list(checked)), checked.values(), strict=True)
         if manifest is not None
-    )
+    ]
+    results = tuple(check_labels(*site) for site in usable)
     matches, problems = match_sites(results, {})
     estimate = estimate_sites(results, reading.size, timed=reading.images)
-    manifests = tuple(check for check, _ in checked.values())
+    named = [(name, manifest) for name, manifest, _ in usable]
+    manifests = add_pixels_elsewhere([check for check, _ in checked.values()], named, reading, "warning")
     problems += tuple(disk_problems(manifests, estimate))
     return CheckResult(None, problems, manifests, results, matches, estimate)
 

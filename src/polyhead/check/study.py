@@ -5,9 +5,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from polyhead.check.across import add_pixels_elsewhere
 from polyhead.check.estimate import disk_problems, estimate_study
 from polyhead.check.images import Reading
-from polyhead.check.result import CheckResult, Estimate, ManifestCheck, SiteCheck
+from polyhead.check.result import CheckResult, Estimate, SiteCheck
 from polyhead.check.site import check_file, check_labels, match_sites
 from polyhead.config import StudyConfig, StudySite, load_study
 from polyhead.errors import PolyheadError, StudyError
@@ -28,8 +29,7 @@ def check_study(study_file: Path, reading: Reading | None = None) -> CheckResult
     Parameters
     ----------
     reading
-        Says whether images are read and who is told; `cache` is used if the study names none. Size, recipe and budget
-        are the study's.
+        Says whether images are read and who is told. Size, recipe, budget and cache are the study's.
 
     Raises
     ------
@@ -42,36 +42,46 @@ def check_study(study_file: Path, reading: Reading | None = None) -> CheckResult
         size=study.model.image_size,
         recipe=recipe_of(study),
         bad_budget=study.bad_images,
-        cache=study.cache or (reading.cache if reading else None),
+        cache=study.cache,
     )
     paths = dict.fromkeys(site.manifest for site in study.site)
     checked = {path: check_file(path, reading) for path in paths}
-    sites = [
-        _check_site(site, manifest, file)
-        for site in study.site
-        for file, manifest in [checked[site.manifest]]
-        if manifest is not None
-    ]
+    parts: list[tuple[str, Manifest]] = []
+    sites: list[SiteCheck] = []
+    left_out: tuple[Problem, ...] = ()
+    for site in study.site:
+        file, manifest = checked[site.manifest]
+        if manifest is None:
+            continue
+        part, missing = _narrow_site(site, manifest)
+        if part is None:
+            left_out += missing
+            continue
+        parts.append((site.name, part))
+        check = check_labels(site.name, part, file)
+        sites.append(replace(check, problems=missing + check.problems))
     matches, problems = match_sites(sites, study.findings.aliases)
-    problems += tuple(_demands(study, sites, matched=matches is not None))
+    problems += left_out + tuple(_demands(study, sites, matched=matches is not None))
     estimate = None
     if not any(problem.kind in ("device", "model") for problem in problems):
         estimate, refused = _estimate(study, sites, timed=reading.images)
         problems += refused
-    manifests = tuple(check for check, _ in checked.values())
+    manifests = add_pixels_elsewhere([check for check, _ in checked.values()], parts, reading, "error")
     problems += tuple(disk_problems(manifests, estimate))
     return CheckResult(study_file, tuple(dict.fromkeys(problems)), manifests, tuple(sites), matches, estimate)
 
 
-def _check_site(site: StudySite, manifest: Manifest, file: ManifestCheck) -> SiteCheck:
+def _narrow_site(site: StudySite, manifest: Manifest) -> tuple[Manifest | None, tuple[Problem, ...]]:
+    """Keep what the study asks of a site, and say which findings are missing; None if all of them are."""
     known = [name for name in site.findings or manifest.findings if name in manifest.findings]
     missing = tuple(
         Problem("error", "missing-finding", f"no finding {name!r}; {closest(name, manifest.findings)}.")
         for name in site.findings or ()
         if name not in known
     )
-    check = check_labels(site.name, narrow(manifest, known or None, site.shard, site.train_images), file)
-    return replace(check, problems=missing + check.problems)
+    if not known:
+        return None, tuple(replace(one, text=f"site {site.name}, left out: {one.text}") for one in missing)
+    return narrow(manifest, known, site.shard, site.train_images), missing
 
 
 def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool) -> Iterator[Problem]:
@@ -79,7 +89,7 @@ def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool) -
     yield from _refused("device", lambda: resolve_device(study.training.device))
     yield from _refused("model", lambda: check_model(study.model))
     if len(sites) < len(study.site):
-        yield Problem("note", "not-checked", "methods and aliases: not checked while a site's table cannot be read.")
+        yield Problem("note", "not-checked", "methods and aliases: not checked while a site is left out.")
         return
     findings, aliases = {site.name: site.findings for site in sites}, study.findings.aliases
     yield from _refused("findings", lambda: check_aliases(findings, aliases))

@@ -216,4 +216,6 @@ def _read(plan: _Plan, name: str, stamp: Fingerprint) -> Square:
     if plan.earlier and (name, stamp) in plan.earlier.row_of:
         earlier: NDArray[np.uint8] = plan.earlier.pixels[plan.earlier.row_of[name, stamp]]
         return Square(earlier, plan.earlier.contents.outcome.notes.get(name, ()))
+    # Asked again: a link may have taken the file's place since the whole was checked.
+    confined_path(plan.root, name)
     return load_square(plan.root / name, plan.contents.settings.size, plan.contents.settings.recipe)

@@ -55,9 +55,9 @@ __all__ = [
 ]
 
 # Raised with the layout of any of the files.
-FORMAT = 2
+FORMAT = 3
 
-Fingerprint = tuple[int, int] | None
+Fingerprint = tuple[int, int, int] | None
 Rows = tuple[int, int]  # first, and one past the last
 
 
@@ -114,12 +114,15 @@ class Contents:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return (bytes, time of change in ns) of a file, following links, or None if there is none."""
+    """Return a file's bytes and its two times of change in ns, following links, or None if there is none.
+
+    The second time, of the entry on disk, tells files apart that were exchanged with their own time kept.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def cache_key(manifest: Path, folder: Path, settings: Settings) -> str:
@@ -151,7 +154,7 @@ def open_array(file: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
 
 def write_header(file: Path, contents: Contents) -> None:
     """Declare an array complete."""
-    images = [[name, *(stamp or (None, None))] for name, stamp in contents.images.items()]
+    images = [[name, *(stamp or (None, None, None))] for name, stamp in contents.images.items()]
     made_by = {"format": FORMAT, "path": PATH_VERSION, **asdict(contents.settings)}
     write_atomically(file, json.dumps({**made_by, **asdict(contents.outcome), "images": images}))
 
@@ -162,7 +165,7 @@ def read_header(file: Path) -> Contents | None:
         header = json.loads(file.read_bytes())
         if (header["format"], header["path"]) != (FORMAT, PATH_VERSION):
             return None
-        images = {name: None if size is None else (size, time) for name, size, time in header["images"]}
+        images = {name: None if size is None else (size, *times) for name, size, *times in header["images"]}
         return Contents(Settings(header["size"], Recipe(**header["recipe"])), images, _outcome(header))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -227,7 +230,7 @@ def _lock_file(folder: Path, key: str) -> TextIO:
     except OSError as problem:
         raise CacheError(
             f"{folder}: no pixel cache can be written here ({problem.strerror}). "
-            "Set the study's key 'cache' to a folder that can be written."
+            "Name a folder that can be written: the study's key 'cache', or --cache."
         ) from problem
 
 

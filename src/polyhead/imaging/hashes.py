@@ -6,8 +6,9 @@ chosen with `HASH_SIZE` on real radiographs; docs/data.md has the figures.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import imagehash
 import numpy as np
@@ -25,6 +26,8 @@ NEAR_DISTANCE = 96
 _WORDS = HASH_SIZE**2 // 64
 # So many hashes are compared with so many at once: their differences fit into a processor's cache.
 _ROWS, _COLUMNS = 32, 2048
+# So many images are hashed before the next are asked for, as they may not all fit into memory.
+_BATCH = 256
 
 
 def pixel_hash(square: NDArray[np.uint8]) -> bytes:
@@ -32,25 +35,48 @@ def pixel_hash(square: NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(repr(square.shape).encode() + square.tobytes(), digest_size=16).digest()
 
 
-def perceptual_hashes(images: Iterable[NDArray[np.uint8]]) -> NDArray[np.uint64]:
+def perceptual_hashes(
+    images: Iterable[NDArray[np.uint8]],
+    *,
+    progress: Callable[[int], None] | None = None,
+    workers: int | None = None,
+) -> NDArray[np.uint64]:
     """Return hashes that differ in few bits where images look alike: the signs of the lowest frequencies.
 
     Parameters
     ----------
     images
-        Squares of one size, such as a pixel cache of shape ``(n, size, size)``; read one by one.
+        Squares of one size, such as a pixel cache of shape ``(n, size, size)``; a few hundred are read at a time.
+    progress
+        Called with the number of images done, by the calling thread.
+    workers
+        Number of threads; by default one a CPU.
 
     Returns
     -------
     numpy.ndarray
         Shape ``(n, HASH_SIZE ** 2 / 64)``.
     """
-    bits = [np.packbits(imagehash.phash(Image.fromarray(image), HASH_SIZE).hash) for image in images]
+    bits: list[NDArray[np.uint8]] = []
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        left = iter(images)
+        while batch := list(islice(left, _BATCH)):
+            bits += pool.map(_perceptual_bits, batch)
+            if progress:
+                progress(len(bits))
     return np.array(bits, np.uint8).reshape(len(bits), 8 * _WORDS).view(np.uint64)
 
 
+def _perceptual_bits(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.packbits(imagehash.phash(Image.fromarray(image), HASH_SIZE).hash)
+
+
 def near_pairs(
-    hashes: NDArray[np.uint64], distance: int = NEAR_DISTANCE, *, workers: int | None = None
+    hashes: NDArray[np.uint64],
+    distance: int = NEAR_DISTANCE,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
 ) -> NDArray[np.int64]:
     """Return every pair of hashes that differ in at most `distance` bits.
 
@@ -61,6 +87,8 @@ def near_pairs(
     ----------
     hashes
         Shape ``(n, words)``.
+    progress
+        Called with (pairs compared, pairs in all), by the calling thread.
     workers
         Number of threads; by default one a CPU.
 
@@ -72,8 +100,17 @@ def near_pairs(
     # The highest frequencies come first: in the lowest, all radiographs look alike.
     words = np.ascontiguousarray(hashes.T[::-1])
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = pool.map(lambda top: _near_later(words, top, distance), range(0, len(hashes), _ROWS))
-        return np.concatenate([np.empty((0, 2), np.int64), *found])
+        found = [np.empty((0, 2), np.int64)]
+        for pairs in pool.map(lambda top: _near_later(words, top, distance), range(0, len(hashes), _ROWS)):
+            found.append(pairs)
+            if progress:
+                left = max(len(hashes) - _ROWS * (len(found) - 1), 0)
+                progress(_pairs_among(len(hashes)) - _pairs_among(left), _pairs_among(len(hashes)))
+    return np.concatenate(found)
+
+
+def _pairs_among(n: int) -> int:
+    return n * (n - 1) // 2
 
 
 def _near_later(words: NDArray[np.uint64], top: int, distance: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from polyhead.imaging.radiograph import Radiograph
 from polyhead.imaging.raster import is_raster, read_raster
 from polyhead.imaging.recipe import STANDARD, Aspect, Recipe
 
-__all__ = ["PATH_VERSION", "Square", "confined_path", "fit", "load_pixels", "load_square", "read_radiograph"]
+__all__ = ["PATH_VERSION", "Square", "confined_path", "fit", "load_square", "read_radiograph"]
 
 PATH_VERSION = 2
 
@@ -50,11 +50,6 @@ class Square:
 
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...]
-
-
-def load_pixels(path: Path, size: int, recipe: Recipe = STANDARD) -> NDArray[np.uint8]:
-    """Return the pixels of `load_square`."""
-    return load_square(path, size, recipe).pixels
 
 
 def load_square(path: Path, size: int, recipe: Recipe = STANDARD) -> Square:
@@ -167,7 +162,7 @@ def _read_by_content(path: Path, recipe: Recipe, at_least: int | None) -> Radiog
 
     if is_dicom(start):
         return read_dicom(path, frames=recipe.frames, colour=recipe.colour)
-    raise ImageError(f"{path}: neither PNG, JPEG nor DICOM; it begins with {start[:8]!r}. Convert it to one of them.")
+    raise ImageError(f"{path}: neither PNG, JPEG nor DICOM by its content. Convert it to one of them.")
 
 
 def _add_black(area: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

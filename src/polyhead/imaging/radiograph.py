@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 __all__ = ["MAX_PIXELS", "Grey", "Radiograph"]
 
-# A whole-spine radiograph has 30 million pixels; decoding this many takes at most 200 MB.
+# A whole-spine radiograph has 30 million pixels; decoding this many takes 200 MB in grey, some 1 GB in colour.
 MAX_PIXELS = 50_000_000
 
 Grey = NDArray[np.uint8] | NDArray[np.uint16]

@@ -28,6 +28,8 @@ from polyhead.imaging.recipe import Colour, Frames
 __all__ = ["is_raster", "read_raster"]
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_MAX_BYTES = 2**29
+_SCAN, _MAX_SCANS = b"\xff\xda", 100
 _PNG_HEADER_BYTES = 26  # signature, then IHDR as far as bit depth (byte 24) and colour type (byte 25)
 
 _EXIF_ORIENTATION = 0x0112
@@ -75,6 +77,9 @@ def read_raster(
     Exception
         Anything that Pillow raises on broken bytes; `polyhead.imaging.pixels.read_radiograph` makes it an ImageError.
     """
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise ImageError(f"{path}: {size:,} bytes; at most {_MAX_BYTES:,} are read. Export it smaller.")
     with path.open("rb") as file:
         image = _open(file, path)
         width, height = image.size
@@ -85,11 +90,20 @@ def read_raster(
             raise ImageError(f"{path}: stored in colour. Export it in grey, or choose colour = luminance.")
         if "first of several frames" in notes and frames == "refuse":
             raise ImageError(f"{path}: holds {_frames(image)} frames. Export one of them, or choose frames = first.")
+        if "progressive" in image.info:
+            _refuse_many_scans(path)
         if at_least and min(width, height) >= 4 * at_least:
             image.draft("L", (2 * at_least, 2 * at_least))
         image.load()
         grey = _turn_upright(_luminance(image), image.getexif().get(_EXIF_ORIENTATION))
     return Radiograph(grey, "JPEG" if isinstance(image, JpegImageFile) else "PNG", notes)
+
+
+def _refuse_many_scans(path: Path) -> None:
+    """Each scan passes over the whole image; an honest file has about ten of them."""
+    scans = path.read_bytes().count(_SCAN)
+    if scans > _MAX_SCANS:
+        raise ImageError(f"{path}: a JPEG of {scans:,} scans; at most {_MAX_SCANS} are read. Save it again.")
 
 
 def _open(file: BinaryIO, path: Path) -> JpegImageFile | PngImageFile:
@@ -99,7 +113,7 @@ def _open(file: BinaryIO, path: Path) -> JpegImageFile | PngImageFile:
     if start.startswith(_JPEG):
         return JpegImageFile(file)
     if not start.startswith(_PNG):
-        raise ImageError(f"{path}: neither PNG nor JPEG; it begins with {start[:8]!r}. Convert it to one of them.")
+        raise ImageError(f"{path}: neither PNG nor JPEG by its content. Convert it to one of them.")
     image = PngImageFile(file)
     bit_depth, colour_type = start[24], start[25]
     if bit_depth == 16 and colour_type != 0:

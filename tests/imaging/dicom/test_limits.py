@@ -109,3 +109,12 @@ def test_sequences_nested_without_end(tmp_path: Path) -> None:
     item = b"\xfe\xff\x00\xe0\xff\xff\xff\xff\x09\x00\x10\x00SQ\0\0\xff\xff\xff\xff"
     content = WHOLE.replace(b"\x28\x00\x02\x00US", item[8:] + item * 30_000 + b"\x28\x00\x02\x00US", 1)
     assert "broken DICOM" in refusal(tmp_path, content)
+
+
+def test_a_sequence_of_very_many_empty_items_is_refused(tmp_path: Path) -> None:
+    """Nobody asks for it, and pydicom would build each of them: gigabytes from a small file."""
+    whole = dicom(noise(12))
+    place = whole.index(b"\xe0\x7f\x10\x00")
+    items = b"\xfe\xff\x00\xe0\x00\x00\x00\x00" * 300_000 + b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
+    sequence = b"\xdd\x7f\x10\x10SQ\x00\x00\xff\xff\xff\xff" + items
+    assert "more than 200,000 parts" in refusal(tmp_path, whole[:place] + sequence + whole[place:])

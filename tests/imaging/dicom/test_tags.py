@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from polyhead.imaging.dicom import DicomTags, is_dicom, read_tags
+from polyhead.imaging.dicom import DicomTags, is_dicom, is_lateral, read_tags
 from tests.imaging.dicom.files import NATIVE, code, dicom, grey, noise, read, written
 
 
@@ -37,6 +37,22 @@ def test_view_is_read_and_lateral_views_are_noted(
         result = read(tmp_path, dicom(noise(12), syntax=syntax, elements=elements))
         assert read_tags(tmp_path / "image.dcm").view == view
         assert ("lateral view" in result.notes) == (view in ("LL", "RL", "LATERAL", "LEFT LATERAL"))
+
+
+@pytest.mark.parametrize("view", ["L", "LL", "LL/RL", "LATERO-LATERAL", "L LATERAL", "RIGHT LATERAL", "LAT"])
+def test_every_way_of_writing_lateral_is_known(view: str) -> None:
+    assert is_lateral(view)
+
+
+@pytest.mark.parametrize("view", [None, "", "PA", "AP", "LLD", "LLO", "RAO", "PLATERAL", "BILATERAL"])
+def test_no_other_view_is_taken_for_lateral(view: str | None) -> None:
+    assert not is_lateral(view)
+
+
+def test_raw_detector_values_are_noted(tmp_path: Path) -> None:
+    for intent, noted in (("FOR PROCESSING", True), ("FOR PRESENTATION", False), ("", False)):
+        result = read(tmp_path, dicom(noise(12), elements={"PresentationIntentType": intent}))
+        assert ("raw, for processing" in result.notes) == noted
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, D
 
 _MAX_BYTES = 2**30
 _MAX_INFLATED = 2 * MAX_PIXELS + 2**24
+_MOST_READS = 200_000  # A radiograph's header takes some thousands.
 _MAX_VALUE = 2**22  # A lookup table has at most 65536 entries of 2 bytes; a file may bring several.
 
 _PREAMBLE = 128
@@ -109,7 +110,7 @@ def open_dicom(file: BinaryIO, keywords: tuple[str, ...]) -> DicomFile:
         file = _inflate(file)
     wanted: list[BaseTag | int] = [Tag(keyword) for keyword in keywords]
     header = read_dataset(
-        file,
+        _Counted(file),  # type: ignore[arg-type]
         syntax == ImplicitVRLittleEndian,
         syntax != ExplicitVRBigEndian,
         stop_when=lambda tag, vr, length: tag in _PIXEL_DATA,
@@ -142,6 +143,20 @@ def find_pixel_data(dicom: DicomFile) -> PixelData:
     return PixelData(None if length == 2**32 - 1 else length, not explicit or start[4:6] == b"OW")
 
 
+class _Counted:
+    """A stream that refuses too many reads: pydicom builds every item even of a sequence that nobody asks for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._left = file, _MOST_READS
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ImageError(f"a header of more than {_MOST_READS:,} parts. Export the image again.")
+        return self._file.read(size)
+
+
 def name_of(uid: str | None) -> str:
     """Return a DICOM identifier's name and itself, or only what it is if it has no name."""
     if uid is None or not _UID.fullmatch(uid):
@@ -162,7 +177,13 @@ def _read_meta(file: BinaryIO) -> tuple[UID, str]:
         file.seek(0)
     else:
         raise ImageError("DICOM without file meta information: its transfer syntax is not known. Export it again.")
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2, defer_size=_MAX_VALUE)
+    meta = read_dataset(
+        _Counted(file),  # type: ignore[arg-type]
+        False,
+        True,
+        stop_when=lambda tag, vr, length: tag >> 16 != 2,
+        defer_size=_MAX_VALUE,
+    )
     syntax = text(meta, "TransferSyntaxUID")
     if syntax is None:
         raise ImageError("DICOM without a transfer syntax in its file meta information. Export it again.")

@@ -29,17 +29,18 @@ from polyhead.imaging.dicom.frame import Samples, read_frame
 from polyhead.imaging.dicom.grey import GREY_KEYWORDS, grey_table, stored_values
 from polyhead.imaging.dicom.guard import reading
 from polyhead.imaging.dicom.tags import VIEW_KEYWORDS, is_lateral, view_of
-from polyhead.imaging.dicom.values import lookup_table
+from polyhead.imaging.dicom.values import lookup_table, text
 from polyhead.imaging.radiograph import Grey, Radiograph
 
 __all__ = ["read_dicom"]
 
 COLOUR, FIRST_FRAME, LATERAL, PADDING = "colour", "first of several frames", "lateral view", "padding blanked"
+RAW = "raw, for processing"
 
 _PALETTE = tuple(
     f"{colour}PaletteColorLookupTable{part}" for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")
 )
-_KEYWORDS = (*FORMAT_KEYWORDS, *GREY_KEYWORDS, *_PALETTE, *VIEW_KEYWORDS)
+_KEYWORDS = ("PresentationIntentType", *FORMAT_KEYWORDS, *GREY_KEYWORDS, *_PALETTE, *VIEW_KEYWORDS)
 _WEIGHTS = (19595, 38470, 7471)  # Of red, green and blue, in 65536ths: as for PNG and JPEG.
 
 _Shown = tuple[Grey, Grey | None, tuple[str, ...]]  # Samples and table as in `Radiograph`, and notes.
@@ -64,7 +65,7 @@ def read_dicom(
     table of the file it fills the range of its type; else the values are the file's levels, from 0.
 
     Notes of it: ``"inverted (MONOCHROME1)"``, ``"no window in the file"``, ``"padding blanked"``, ``"colour"``,
-    ``"first of several frames"``, ``"lateral view"``.
+    ``"first of several frames"``, ``"lateral view"``, ``"raw, for processing"``.
 
     Raises
     ------
@@ -91,7 +92,9 @@ def read_dicom(
         samples, table, notes = show(dicom.header, form, patterns, claims)
         several = (FIRST_FRAME,) if form.frames > 1 else ()
         lateral = (LATERAL,) if is_lateral(view_of(dicom.header)) else ()
-        return Radiograph(samples, "DICOM", (*notes, *several, *lateral), table)
+        # A detector's own values, often inverted: what a viewer shows is made from them elsewhere.
+        raw = (RAW,) if (text(dicom.header, "PresentationIntentType") or "").upper() == "FOR PROCESSING" else ()
+        return Radiograph(samples, "DICOM", (*notes, *several, *lateral, *raw), table)
 
 
 def _show_grey(header: Dataset, form: PixelFormat, patterns: Samples, claims: Codestream | None) -> _Shown:

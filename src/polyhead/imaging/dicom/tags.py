@@ -25,7 +25,7 @@ _VIEW_CODES = {
     **dict.fromkeys(("399198007", "R-10232"), "RL"),
     **dict.fromkeys(("399067008", "R-102CD"), "LATERAL"),
 }
-_LATERAL = re.compile(r"LL|RL|LAT|(LEFT |RIGHT )?LATERAL")
+_LATERAL = re.compile(r"L|LL|RL|LL/RL|LAT|LATERO-LATERAL|(L |R |LEFT |RIGHT )?LATERAL")
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _IN_A_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 

@@ -20,7 +20,6 @@ from polyhead.errors import ImageError
 __all__ = ["first_item", "integers", "lookup_table", "numbers", "text"]
 
 _BINARY = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8"}
-_INTEGERS = ("US", "SS", "UL", "SL")
 _WORDS = {"OW": "u2", "OB": "u1", "UN": "u1"} | _BINARY
 _DELIMITERS = {*b"\\\r\n\f\t"}  # Where a text returns to its first character set.
 

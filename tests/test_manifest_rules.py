@@ -83,3 +83,15 @@ def test_of_very_many_lines_a_thousand_are_named_and_all_are_counted() -> None:
 def test_what_is_usable_has_no_problem_but_labels_and_torn_patients(rows: list[tuple[str | None, ...]]) -> None:
     left = usable_rows(table(*rows))
     assert {problem.kind for problem in table_problems(left)} <= {"label", "patient-in-two-splits"}
+
+
+def test_a_patient_is_no_finding() -> None:
+    (problem,) = table_problems(table().with_columns(pl.lit("1").alias("3")))
+    assert problem.text == (
+        "line 1: column '3' is the id of a patient, so it cannot be a finding. Give each patient a row."
+    )
+
+
+def test_more_findings_than_anyone_has_are_refused_at_once() -> None:
+    (problem,) = table_problems(table().with_columns(pl.lit("1").alias(f"Finding {n}") for n in range(1001)))
+    assert "finding columns; at most 1,000 are read" in problem.text

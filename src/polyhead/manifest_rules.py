@@ -27,6 +27,7 @@ LABELS = {"1": 1, "0": 0, "1.0": 1, "0.0": 0}
 
 # So many lines of one kind are named one by one; the rest is a number.
 _NAMED = 1000
+_MOST_FINDINGS = 1000
 _LINE = "\0line"  # No header can hold this name.
 _CONTROL = r"[\x00-\x1f\x7f-\x9f]"
 
@@ -45,6 +46,8 @@ def table_problems(text: pl.DataFrame) -> Iterator[Problem]:
     for name in missing:
         yield _error("column", f"no column {name!r}; {closest(name, text.columns)}. Rename or add it.")
     names = list(_name_problems(finding_columns(text)))
+    if "patient_id" in text.columns:
+        names += _patients_for_findings(text)
     yield from names
     if missing or names:
         return
@@ -55,7 +58,9 @@ def table_problems(text: pl.DataFrame) -> Iterator[Problem]:
     yield from _split_problems(numbered)
     yield from _image_problems(numbered)
     for finding in finding_columns(text):
-        bad = numbered.filter(pl.col(finding).is_not_null() & ~pl.col(finding).is_in(list(LABELS)))
+        bad = numbered.select(_LINE, finding).filter(
+            pl.col(finding).is_not_null() & ~pl.col(finding).is_in(list(LABELS))
+        )
         yield from _by_line(bad, "label", finding, ". Allowed: 1, 0 or blank (not annotated).")
 
 
@@ -91,6 +96,9 @@ def _by_line(bad: pl.DataFrame, kind: str, column: str, rule: str, *, blank_valu
 
 
 def _name_problems(findings: Sequence[str]) -> Iterator[Problem]:
+    if len(findings) > _MOST_FINDINGS:
+        yield _error("column", f"line 1: {len(findings):,} finding columns; at most {_MOST_FINDINGS:,} are read.")
+        return
     if not findings:
         yield _error("column", "line 1: no finding column. Add at least one column with 1, 0 or blank.")
     for finding in findings:
@@ -100,6 +108,14 @@ def _name_problems(findings: Sequence[str]) -> Iterator[Problem]:
             yield _error("column", f"{cannot}. Begin with a letter or digit; printable text only.")
         if finding.casefold() in (*RESERVED_COLUMNS, "mean"):
             yield _error("column", f"{cannot}: {finding.casefold()!r} has a meaning of its own.")
+
+
+def _patients_for_findings(text: pl.DataFrame) -> list[Problem]:
+    """A table with a column for each patient would publish their ids wherever findings are named."""
+    patients = text["patient_id"].unique()
+    named = [name for name in finding_columns(text) if name in patients]
+    what = "is the id of a patient, so it cannot be a finding. Give each patient a row."
+    return [_error("column", f"line 1: column {_bare(name)!r} {what}") for name in named]
 
 
 def _split_problems(numbered: pl.DataFrame) -> Iterator[Problem]:

@@ -65,7 +65,7 @@ def import_vindr_cxr(root: Path, options: Options) -> Imported:
         Folder with ``annotations/`` (or its two tables themselves), ``train/`` and ``test/``; images are DICOM, or PNG
         or JPEG of the same name.
     options
-        `not_mentioned` does not apply.
+        Neither `not_mentioned` nor `views` applies.
 
     Raises
     ------

@@ -70,7 +70,7 @@ def chexpert(root: Path) -> Path:
                 sex = "Unknown" if patient == 7 else ("Male", "Female")[patient % 2]
                 position = ["Frontal", ("AP", "PA")[patient % 2]] if view == "frontal" else ["Lateral", ""]
                 rows.append([path, sex, 30 + patient % 60, *position, *labels.values()])
-                _save(root / path, _picture(marks, 2 * patient))
+                _save(root / path, _picture(marks, 1000 + 2 * patient))
         _write_table(root / f"CheXpert-v1.0-small/{split}.csv", header, rows)
     return root
 
@@ -89,7 +89,9 @@ def mimic_cxr(root: Path) -> Path:
             image = f"{patient:08x}-{number:08x}-4a1b2c3d-00000000-ffffffff"
             metadata.append([image, subject, study, "CHEST (PA AND LAT)", view, 48, 40])
             splits.append([image, study, subject, split])
-            _save(root / f"files/p{str(subject)[:2]}/p{subject}/s{study}/{image}.jpg", _picture(marks, len(splits)))
+            _save(
+                root / f"files/p{str(subject)[:2]}/p{subject}/s{study}/{image}.jpg", _picture(marks, 2000 + len(splits))
+            )
     about = [
         "dicom_id",
         "subject_id",
@@ -123,7 +125,7 @@ def vindr_cxr(root: Path) -> Path:
                 read |= {"Calcification": place == 0 and split == "train"}
                 about = [image, *([reader] if reader else [])]
                 rows.append([*about, *(int(read.get(finding, False)) for finding in VINDR)])
-            _save_dicom(root / f"{split}/{image}.dicom", _picture(marks, number), inverted=number % 3 == 0)
+            _save_dicom(root / f"{split}/{image}.dicom", _picture(marks, 3000 + number), inverted=number % 3 == 0)
         names = [name.replace("Other diseases", "Other disease") if split == "test" else name for name in VINDR]
         header = ["image_id", *(["rad_id"] if split == "train" else []), *names]
         _write_table(root / f"annotations/image_labels_{split}.csv", header, rows)
@@ -151,7 +153,7 @@ def padchest(root: Path) -> Path:
             about += [f"{1940 + patient % 60}.0", "MF"[patient % 2], "", view]
             method = "Physician" if patient % 3 else "RNN_model"
             rows.append([len(rows), *about, method, f'torax, "normal"\nsin cambios {patient}.', text])
-            _save(root / f"{patient % 3}/{image}", _picture(marks, len(rows)).astype(np.uint16) * 200 + 1000)
+            _save(root / f"{patient % 3}/{image}", _picture(marks, 4000 + len(rows)).astype(np.uint16) * 200 + 1000)
     _write_table(root / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz", ["", *names], rows)
     return root
 
@@ -186,6 +188,7 @@ def _sorted(labels: Sequence[str]) -> list[str]:
 
 
 def _picture(marks: Sequence[bool], seed: int) -> NDArray[np.uint8]:
+    # Each set has seeds of its own, for no image may be in two sets.
     picture = np.random.default_rng(seed).integers(0, 120, (48, 40))
     for band, shown in enumerate(marks):
         picture[20 * band + 4 : 20 * band + 14] += 120 * shown

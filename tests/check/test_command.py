@@ -48,11 +48,18 @@ def test_an_error_gives_1_and_the_summary_is_written_all_the_same(tmp_path: Path
 
 def test_the_cache_is_the_one_that_prepare_makes_with_the_same_options(tmp_path: Path) -> None:
     site = write_site(tmp_path / "site")
-    choices = ("--recipe", "paper", "--aspect", "crop", "--intensity", "robust", "--equalize", "clahe")
+    choices = ("--recipe", "paper", "--intensity", "robust", "--equalize", "clahe")
     done = polyhead(site, "--size", "32", *choices, "--frames", "first", "--colour", "refuse")
     assert done.returncode == 0, done.stdout + done.stderr
-    recipe = Recipe("crop", "robust", "clahe", "first", "refuse")
+    recipe = Recipe("stretch", "robust", "clahe", "first", "refuse")
     assert open_cache(read_manifest(site / "manifest.csv"), site, 32, recipe) is not None
+
+
+def test_each_choice_takes_the_place_of_the_recipes(tmp_path: Path) -> None:
+    site = write_site(tmp_path / "site")
+    done = polyhead(site, "--size", "32", "--recipe", "paper", "--aspect", "crop")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert open_cache(read_manifest(site / "manifest.csv"), site, 32, Recipe("crop", "minmax", "histogram")) is not None
 
 
 def test_the_result_is_shown_even_if_the_summary_can_no_longer_be_written(

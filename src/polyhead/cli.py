@@ -202,7 +202,7 @@ def _check(
     if share:
         check_writable(share)
     changes = {"aspect": aspect, "intensity": intensity, "equalize": equalize, "frames": frames, "colour": colour}
-    options = {"size": size, "cache": cache, "skip": skip, "recipe": recipe, **changes}
+    options = {"size": size, "cache": cache, "skip": skip, "recipe": recipe, "share": share, **changes}
     with _resumable(), progress_bar(errors) as progress:
         tasks: dict[str, TaskID] = {}
 

@@ -112,3 +112,12 @@ def test_wrong_use_gives_2_and_a_message(arguments: tuple[str, ...], message: st
     assert done.returncode == 2
     assert message in re.sub(r"\s+", " ", done.stderr)
     assert "Traceback" not in done.stderr
+
+
+def test_a_study_has_no_summary(tmp_path: Path) -> None:
+    """It may count the same patients in forty overlapping parts, and so tell the label of each."""
+    (tmp_path / "study.toml").write_text('name = "s"\n[[site]]\nname = "a"\nmanifest = "manifest.csv"\n')
+    done = polyhead(tmp_path / "study.toml", "--share", tmp_path / "summary.json")
+    assert done.returncode == 2
+    assert "--share is for sites' folders" in re.sub(r"\s+", " ", done.stderr)
+    assert not (tmp_path / "summary.json").exists()

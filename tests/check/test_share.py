@@ -85,6 +85,21 @@ def test_a_column_that_cannot_be_a_finding_is_not_named(tmp_path: Path) -> None:
     assert "p0" not in json.dumps(found)
 
 
+def test_where_a_finding_is_rare_its_split_tells_positives_only(tmp_path: Path) -> None:
+    """Otherwise "No Finding" would give the rare ones away, as their sum."""
+    rows = []
+    for split in ("train", "val", "test"):
+        for index in range(60):
+            rare = split == "test" and index < 4
+            rows.append(f"{split}{index}.png,{split}{index},{split},{int(rare or index % 2)},{int(rare)}")
+    (site,) = shared(write_site(tmp_path, rows, f"{HEADER},Mass", images=False))["sites"]
+    for finding in ("Edema", "Mass"):
+        assert site["findings"][finding]["test"]["negatives"] is None
+        assert site["findings"][finding]["test"]["blank"] is None
+    assert site["findings"]["Mass"]["test"]["positives"] == "<5"
+    assert site["findings"]["Edema"]["test"]["positives"] == 30
+
+
 labels = st.sampled_from(["1", "0", "", "x"])
 row = st.tuples(st.sampled_from(["train", "val", "test", "valid"]), st.integers(0, 20), labels, labels)
 
@@ -97,7 +112,8 @@ def test_every_number_is_a_multiple_of_five_or_less_than_five(
     lines = [f"{index}.png,p{patient},{split},{a},{b}" for index, (split, patient, a, b) in enumerate(rows)]
     folder = write_site(tmp_path_factory.getbasetemp() / "random", lines, f"{HEADER},Mass", images=False)
     for number in numbers(shared(folder)):
-        assert number == "<5" or (isinstance(number, int) and number >= 5 and number % 5 == 0)
+        # None where negatives and blanks are not told.
+        assert number in ("<5", None) or (isinstance(number, int) and number >= 5 and number % 5 == 0)
 
 
 def base() -> list[list[str]]:

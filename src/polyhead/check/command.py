@@ -19,7 +19,7 @@ def check_source(source: Sequence[Path], reading: Reading, given: Sequence[str])
     Parameters
     ----------
     given
-        Names of the options about images that were given, such as ``size``; a study has keys for all of them.
+        Names of the options that were given of those that are for sites, such as ``size``: a study has keys for them.
 
     Raises
     ------
@@ -33,6 +33,10 @@ def check_source(source: Sequence[Path], reading: Reading, given: Sequence[str])
         raise UsageError("give one study file, or folders of sites, not both.")
     if not studies:
         return check_sites(source, reading)
+    if "share" in given:
+        raise UsageError(
+            "--share is for sites' folders: a study picks parts of a site, and sums of parts tell single patients."
+        )
     if given:
         options = ", ".join(f"--{name}" for name in given)
         keys = ", ".join(repr(_STUDY_KEYS.get(name, f"pixels.{name}")) for name in given)

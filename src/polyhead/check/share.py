@@ -2,9 +2,10 @@
 
 It holds names of findings, and counts. Names of sites, files and images, ids, lines, values and the texts of problems
 stay behind. Every count is rounded down by itself to a multiple of `K`, and 0 to 4 are all "<5": the images of a
-split minus the other labels of a finding leave at least three of these five open for a count that is "<5", whatever
-its other findings add. A total over splits would narrow them further, so there is none; nor should a study be shared
-that counts the same patients at several sites.
+split minus the other labels of a finding leave at least three of these five open. Columns that depend on each other, as
+"No Finding" on all others, would narrow them, so a split in which any finding has fewer than `K` positives shows
+positives only. A total over splits would narrow them too, so there is none. A study is not summarized: it may count
+the same patients in many overlapping parts.
 
 For the same reason the kinds of problem are always listed in full, so that none and a few look alike; and kinds that
 follow from a small count of labels, such as a finding with one class only, are not listed at all.
@@ -38,7 +39,8 @@ _FORMAT = 1
 _KEYS = {"format", "about", "manifests", "sites", "machine"}
 _ABOUT = (
     f"Counts are rounded down to multiples of {K}; '<{K}' is 0 to {K - 1}. Sites are numbered in the order in which "
-    "they were checked."
+    "they were checked. Where a finding of a split has few positives, only positives are told. Share this once: two "
+    "summaries of nearly the same patients tell what changed between them."
 )
 
 
@@ -68,7 +70,7 @@ def _is_summary(path: Path) -> bool:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(found, dict) and found.keys() == _KEYS and found["about"] == _ABOUT
+    return isinstance(found, dict) and found.keys() == _KEYS
 
 
 def write_share(result: CheckResult, path: Path) -> None:
@@ -111,6 +113,7 @@ def _counted(problems: Iterable[Problem]) -> dict[str, int | str]:
 
 def _site(number: int, site: SiteCheck, manifest: int) -> dict[str, Any]:
     counts = {(row["split"], row["finding"]): row for row in site.counts.iter_rows(named=True)}
+    rare = {split for (split, _), row in counts.items() if row["positives"] < K}
     return {
         "site": number,
         "manifest": manifest,
@@ -120,7 +123,10 @@ def _site(number: int, site: SiteCheck, manifest: int) -> dict[str, Any]:
         },
         "findings": {
             finding: {
-                split: {what: rounded(counts[split, finding][what]) for what in ("positives", "negatives", "blank")}
+                split: {
+                    what: None if what != "positives" and split in rare else rounded(counts[split, finding][what])
+                    for what in ("positives", "negatives", "blank")
+                }
                 for split in SPLITS
             }
             for finding in site.findings

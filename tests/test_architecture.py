@@ -30,6 +30,7 @@ ALLOWED = {
     "manifest_rules": {"problems", "findings"},
     "manifest": {"manifest_rules", "problems", "site_file", "errors", "findings", "tables", "atomic"},
     "adapters": {
+        "printable",
         "toml_file",
         "manifest",
         "manifest_rules",
@@ -42,7 +43,18 @@ ALLOWED = {
         "errors",
     },
     "check": {
-        *("problems", "manifest", "sites", "imaging", "training", "federation", "config", "findings", "atomic"),
+        *(
+            "problems",
+            "printable",
+            "manifest",
+            "sites",
+            "imaging",
+            "training",
+            "federation",
+            "config",
+            "findings",
+            "atomic",
+        ),
         "errors",
     },
     "predictions": {"errors", "findings", "tables", "atomic"},

@@ -21,6 +21,7 @@ from polyhead.adapters.vindr_cxr import import_vindr_cxr
 from polyhead.errors import ManifestError, SourceError, UsageError
 from polyhead.findings import closest
 from polyhead.manifest import SPLITS, Manifest, label_counts, write_manifest
+from polyhead.printable import printable
 from polyhead.site_file import SiteFile
 
 __all__ = ["PUBLIC", "import_site", "print_import"]
@@ -119,9 +120,9 @@ def print_import(manifest: Manifest, imported: Imported, console: Console) -> No
     console.print(images)
     console.print(_label_table(manifest))
     for name, value in imported.choices.items():
-        console.print(Text(f"{name}: {value}"))
+        console.print(Text(printable(f"{name}: {value}")))
     for note in imported.notes:
-        console.print(Text(f"note: {note}"))
+        console.print(Text(printable(f"note: {note}")))
     # Not wrapped: a person copies these.
     for line in (f"Written: {manifest.path}", f"Next: polyhead check {shlex.quote(str(manifest.path.parent))}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

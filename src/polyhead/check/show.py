@@ -12,6 +12,7 @@ from rich.text import Text
 from polyhead.check.matches import Match, Matches
 from polyhead.check.result import CheckResult, DiskUse, Estimate, ManifestCheck, SiteCheck, count_problems
 from polyhead.manifest import SPLITS
+from polyhead.printable import printable
 from polyhead.problems import Problem
 
 __all__ = ["show"]
@@ -185,8 +186,8 @@ def _duration(seconds: float) -> str:
 
 def _print(console: Console, text: str, style: str | None = None) -> None:
     # Names may hold what looks like markup, and paths are better left in one piece.
-    console.print(Text(text, style or ""), soft_wrap=True)
+    console.print(Text(printable(text), style or ""), soft_wrap=True)
 
 
 def _add(table: Table, *cells: str | Text) -> None:
-    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+    table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))

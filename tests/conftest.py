@@ -11,6 +11,20 @@ from polyhead.federation.site import Plan, Site
 from polyhead.training.dataset import SplitData
 
 TINY = Model(backbone="resnet10", width=0.125, image_size=32)
+TINY_SETTINGS = """
+[model]
+backbone = "resnet10"
+width = 0.125
+image_size = 32
+[federation]
+rounds = 2
+local_steps = 1
+[training]
+batch_size = 8
+device = "cpu"
+[evaluation]
+replicates = 100
+"""
 PLAIN = Augmentation(rotation=0, shift=0, scale=0, contrast=0, noise=0)
 
 

@@ -8,24 +8,13 @@ from typer.testing import CliRunner
 
 from polyhead.cli import app
 from tests.adapters.miniatures import MINIATURES
+from tests.conftest import TINY_SETTINGS
 
 STUDY = """
 name = "five public sets"
 seeds = [0]
 methods = ["local", "ffl"]
 {sites}
-[model]
-backbone = "resnet10"
-width = 0.125
-image_size = 32
-[federation]
-rounds = 2
-local_steps = 1
-[training]
-batch_size = 8
-device = "cpu"
-[evaluation]
-replicates = 100
 """
 
 
@@ -48,7 +37,7 @@ def test_the_five_sets_go_from_their_published_files_to_one_trained_backbone(tmp
         f'[[site]]\nname = "{name}"\nmanifest = "{tmp_path}/sites/{name}/manifest.csv"\n' for name in MINIATURES
     )
     study, run = tmp_path / "study.toml", tmp_path / "run"
-    study.write_text(STUDY.format(sites=sites))
+    study.write_text(STUDY.format(sites=sites) + TINY_SETTINGS)
     assert "error" not in polyhead("check", study).replace("0 errors", "")
     polyhead("run", study, "--out", run)
     metrics = pl.read_csv(run / "metrics.csv", infer_schema_length=None)

@@ -27,22 +27,9 @@ from polyhead.manifest import read_manifest, take_shard
 from polyhead.phantom import Acquisition, write_site
 from polyhead.site_file import SiteFile, write_site_file
 from polyhead.study import run_study
+from tests.conftest import TINY_SETTINGS
 
 QUIET = Console(quiet=True)
-TINY_SETTINGS = """
-[model]
-backbone = "resnet10"
-width = 0.125
-image_size = 32
-[federation]
-rounds = 2
-local_steps = 1
-[training]
-batch_size = 8
-device = "cpu"
-[evaluation]
-replicates = 100
-"""
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

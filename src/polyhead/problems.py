@@ -1,11 +1,16 @@
 """What a check of tables and images finds, for a person and for a machine."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
-__all__ = ["Problem", "Severity"]
+__all__ = ["Problem", "Severity", "first_named"]
 
 Severity = Literal["error", "warning", "note"]
+
+# So many of one kind are named one by one; the rest is a number.
+_NAMED = 1000
 
 
 @dataclass(frozen=True)
@@ -28,3 +33,12 @@ class Problem:
     kind: str
     text: str
     count: int = 1
+
+
+def first_named(problems: Iterable[Problem], what: str) -> Iterator[Problem]:
+    """Yield the first 1,000 problems of one kind, and one that counts all others, of `what`."""
+    left = iter(problems)
+    yield from islice(left, _NAMED)
+    if rest := list(left):
+        text = f"and so on, {len(rest):,} {what} more."
+        yield Problem(rest[0].severity, rest[0].kind, text, sum(problem.count for problem in rest))

@@ -7,7 +7,7 @@ counting finds at fault, goes line by line through `csv`, which knows the exact 
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import polars as pl
 
 from polyhead.errors import PolyheadError
 
-__all__ = ["read_text_table"]
+__all__ = ["read_text_table", "rows_to_frame"]
 
 _SEPARATORS = ",;\t"
 _MAX_BYTES = 2**31  # some 10 million lines
@@ -119,11 +119,15 @@ def _read_line_by_line(
     path: Path, raw: bytes, encoding: str, separator: str, error: type[PolyheadError]
 ) -> pl.DataFrame:
     lines = _checked_lines(path, io.TextIOWrapper(io.BytesIO(raw), encoding, newline=""), separator, error)
-    header = next(lines)
+    return rows_to_frame(lines, next(lines))
+
+
+def rows_to_frame(rows: Iterable[Sequence[str]], header: list[str]) -> pl.DataFrame:
+    """Return rows that `csv` has parsed, each with a field for every name of the header, as columns of text."""
     # Written out again, so that polars, which is stricter about quotes than csv, sees but one way of quoting.
     plain = io.BytesIO()
     text = io.TextIOWrapper(plain, "utf-8", newline="", write_through=True)
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(lines)
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
     return _frame(plain.getvalue(), header, ",", quote='"')
 
 

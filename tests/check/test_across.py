@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from polyhead.check import across
+from polyhead import problems
 from polyhead.check.images import Reading
 from polyhead.check.result import CheckResult
 from polyhead.check.share import summarize
@@ -98,7 +98,7 @@ def test_without_images_and_with_unreadable_ones_nothing_is_compared(folders: li
 
 
 def test_many_are_named_up_to_a_limit_and_counted(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(across, "_NAMED", 2)
+    monkeypatch.setattr(problems, "_NAMED", 2)
     for index in range(6):
         noise(index).save(folders[1] / f"{30 + index}.png")
     result = check(folders)

@@ -12,6 +12,7 @@ import polars as pl
 
 from polyhead.errors import SourceError
 from polyhead.findings import closest
+from polyhead.tables import rows_to_frame
 
 __all__ = ["check_key", "find_file", "read_lines", "read_source"]
 
@@ -97,15 +98,10 @@ def read_source(
     names = [name for name in dict.fromkeys((*columns, *optional)) if name in header]
     # Doubled, so that itemgetter gives a tuple for one column too.
     places = [header.index(name) for name in names]
-    plain = io.BytesIO()
-    text = io.TextIOWrapper(plain, "utf-8", newline="", write_through=True)
-    # Written out again, so that polars, which is stricter about quotes than csv, sees but one way of quoting.
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(map(itemgetter(*places, places[0]), rows))
-    schema = dict.fromkeys([*names, "\0first again"], pl.String)
-    if not plain.tell():
+    frame = rows_to_frame(map(itemgetter(*places, places[0]), rows), [*names, "\0first again"])
+    if frame.is_empty():
         raise SourceError(f"{path}: has a header and no rows. Get it again: {page}.")
-    frame = pl.read_csv(plain.getvalue(), has_header=False, schema=schema).select(names)
-    return frame.with_columns(pl.all().str.strip_chars().replace("", None))
+    return frame.select(names).with_columns(pl.all().str.strip_chars().replace("", None))
 
 
 def check_key(frame: pl.DataFrame, key: Sequence[str], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from polyhead.check.images import Reading
@@ -10,12 +9,11 @@ from polyhead.check.result import ManifestCheck
 from polyhead.imaging.hashes import pixel_hash
 from polyhead.imaging.prepare import open_cache
 from polyhead.manifest import Manifest, image_lines
-from polyhead.problems import Problem, Severity
+from polyhead.problems import Problem, Severity, first_named
 
 __all__ = ["add_pixels_elsewhere"]
 
 _KIND = "same-pixels-two-sites"
-_NAMED = 1000
 
 
 @dataclass(frozen=True)
@@ -83,15 +81,12 @@ def _added(check: ManifestCheck, pairs: Sequence[tuple[_Place, _Place]], severit
 
 def _problems(pairs: Sequence[tuple[_Place, _Place]], severity: Severity) -> Iterator[Problem]:
     lines = {file: image_lines(file) for file in {place.file for pair in pairs for place in pair}}
-    for place, other in islice(pairs, _NAMED):
-        text = (
-            f"{_named(place, lines[place.file])} and, at {other.site}, {_named(other, lines[other.file])}: the same "
-            "pixels. What is trained on together must not be measured on. Remove one."
-        )
-        yield Problem(severity, _KIND, text)
-    if len(pairs) > _NAMED:
-        more = len(pairs) - _NAMED
-        yield Problem(severity, _KIND, f"and so on, {more:,} images more.", more)
+    texts = (
+        f"{_named(place, lines[place.file])} and, at {other.site}, {_named(other, lines[other.file])}: the same "
+        "pixels. What is trained on together must not be measured on. Remove one."
+        for place, other in pairs
+    )
+    yield from first_named((Problem(severity, _KIND, text) for text in texts), "images")
 
 
 def _named(place: _Place, lines: dict[str, int]) -> str:

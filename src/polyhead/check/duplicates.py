@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from polyhead.imaging.hashes import near_pairs, perceptual_hashes, pixel_hash
 from polyhead.imaging.prepare import PixelCache
 from polyhead.manifest import Manifest
-from polyhead.problems import Problem, Severity
+from polyhead.problems import Problem, Severity, first_named
 
 __all__ = ["MOST_COMPARED", "duplicate_problems"]
 
 MOST_COMPARED = 200_000
 """Near-duplicates are looked for among so many images at most: all pairs of them are compared."""
-
-_NAMED = 1000
 
 
 @dataclass(frozen=True)
@@ -87,12 +84,15 @@ def _near(firsts: Sequence[_Row], cache: PixelCache, progress: Callable[[str, in
 
 
 def _named(severity: Severity, kind: str, groups: Sequence[tuple[_Row, ...]], what: str) -> Iterator[Problem]:
-    """Yield a problem a group, naming a row of each split first; one for all beyond those that are named."""
-    for group in islice(groups, _NAMED):
-        first_of_split = {row.split: row for row in reversed(group)}
-        shown = sorted({*first_of_split.values(), *group[:2]}, key=lambda row: row.line)
-        more = f" and {len(group) - len(shown)} more" if len(group) > len(shown) else ""
-        yield Problem(severity, kind, f"{' and '.join(map(str, shown))}{more}: {what}", len(group))
-    if len(groups) > _NAMED:
-        count = sum(map(len, groups[_NAMED:]))
-        yield Problem(severity, kind, f"and so on, {len(groups) - _NAMED} groups more.", count)
+    """Yield a problem a group, as `first_named` does."""
+    yield from first_named(
+        (Problem(severity, kind, f"{_shown(group)}: {what}", len(group)) for group in groups), "groups"
+    )
+
+
+def _shown(group: tuple[_Row, ...]) -> str:
+    """Name a row of each split, and at least two."""
+    first_of_split = {row.split: row for row in reversed(group)}
+    shown = sorted({*first_of_split.values(), *group[:2]}, key=lambda row: row.line)
+    more = f" and {len(group) - len(shown)} more" if len(group) > len(shown) else ""
+    return f"{' and '.join(map(str, shown))}{more}"

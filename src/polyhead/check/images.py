@@ -13,14 +13,12 @@ from polyhead.imaging.cache_files import fingerprint
 from polyhead.imaging.prepare import PixelCache, open_cache, prepare
 from polyhead.imaging.recipe import STANDARD, Recipe
 from polyhead.manifest import Manifest, image_lines
-from polyhead.problems import Problem
+from polyhead.problems import Problem, Severity, first_named
 
 __all__ = ["Progress", "Reading", "cache_use", "disk_of", "free_bytes", "image_problems", "policies", "read_images"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
-
-_NAMED = 1000
 
 
 @dataclass(frozen=True)
@@ -101,10 +99,10 @@ def policies(cache: PixelCache) -> dict[str, int]:
     return dict(Counter(note for notes in cache.notes.values() for note in notes).most_common())
 
 
-def cache_use(manifest: Manifest, reading: Reading) -> DiskUse:
-    """Say what the pixel cache of a manifest needs on disk."""
+def cache_use(manifest: Manifest, reading: Reading, *, is_read: bool) -> DiskUse:
+    """Say what the pixel cache of a manifest needs on disk; one that has been read is there."""
     folder = reading.folder(manifest.path)
-    ready = open_cache(manifest, folder, reading.size, reading.recipe) is not None
+    ready = is_read or open_cache(manifest, folder, reading.size, reading.recipe) is not None
     return DiskUse(folder, manifest.frame.height * reading.size**2, free_bytes(folder), ready)
 
 
@@ -125,9 +123,11 @@ def _there(folder: Path) -> Path:
 def _bad_images(cache: PixelCache, lines: Mapping[str, int], budget: float) -> Iterator[Problem]:
     within = len(cache.bad) <= budget
     what = "It is left out." if within else f"Allowed are {budget:.3g} such images; mend or remove it."
-    for image, reason in list(cache.bad.items())[:_NAMED]:
-        text = f"line {lines[image]}, {image}: {reason} {what}"
-        yield Problem("warning" if within else "error", "bad-image", text)
-    if len(cache.bad) > _NAMED:
-        more = len(cache.bad) - _NAMED
-        yield Problem("warning" if within else "error", "bad-image", f"and so on, {more:,} images more.", more)
+    severity: Severity = "warning" if within else "error"
+    yield from first_named(
+        (
+            Problem(severity, "bad-image", f"line {lines[image]}, {image}: {reason} {what}")
+            for image, reason in cache.bad.items()
+        ),
+        "images",
+    )

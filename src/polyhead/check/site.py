@@ -75,7 +75,7 @@ def check_file(path: Path, reading: Reading) -> tuple[ManifestCheck, Manifest | 
     )
     if reading.images and manifest.frame.height:
         check, manifest = _check_images(check, manifest, reading)
-    return replace(check, cache=cache_use(manifest, reading)), manifest
+    return replace(check, cache=cache_use(manifest, reading, is_read=check.images_read)), manifest
 
 
 def _check_images(check: ManifestCheck, manifest: Manifest, reading: Reading) -> tuple[ManifestCheck, Manifest]:

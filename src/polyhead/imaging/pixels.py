@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from polyhead.errors import ImageError
+from polyhead.imaging.file_fault import file_fault
 from polyhead.imaging.intensity import equalize, refuse_constant, to_uint8
 from polyhead.imaging.radiograph import Radiograph
 from polyhead.imaging.raster import is_raster, read_raster
@@ -93,7 +94,8 @@ def read_radiograph(path: Path, recipe: Recipe = STANDARD, at_least: int | None 
     threads must hold ``warnings.catch_warnings()`` around all of them, or filters may be left changed.
     """
     try:
-        _check_file(path)
+        if fault := file_fault(path):
+            raise ImageError(f"{path}: {fault}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = _read_by_content(path, recipe, at_least)
@@ -142,14 +144,6 @@ def confined_path(root: Path, relative: str) -> Path:
     if not real.is_relative_to(real_root):
         raise ImageError(f"{relative!r} leads out of {root}, to {real}. Put the file itself below that folder.")
     return real
-
-
-def _check_file(path: Path) -> None:
-    # Opening a pipe or a device could wait for ever.
-    if not path.is_file():
-        raise ImageError(f"{path}: {'is not a file' if path.exists() else 'is missing'}.")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: is empty (0 bytes). Export or copy the image again.")
 
 
 def _read_by_content(path: Path, recipe: Recipe, at_least: int | None) -> Radiograph:

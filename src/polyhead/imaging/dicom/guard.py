@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from polyhead.errors import ImageError
+from polyhead.imaging.file_fault import file_fault
 
 __all__ = ["reading"]
 
@@ -21,7 +22,8 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     whole process: who reads from several threads must hold ``warnings.catch_warnings()`` around all of them.
     """
     try:
-        _check(path)
+        if fault := file_fault(path):
+            raise ImageError(fault)
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
             yield file
@@ -34,11 +36,3 @@ def reading(path: Path) -> Iterator[BinaryIO]:
     except Exception as problem:
         kind = type(problem).__name__
         raise ImageError(f"{path}: broken DICOM ({kind} while reading it). Export or copy it again.") from None
-
-
-def _check(path: Path) -> None:
-    # Opening a pipe or a device could wait for ever.
-    if not path.is_file():
-        raise ImageError("is not a file." if path.exists() else "is missing.")
-    if path.stat().st_size == 0:
-        raise ImageError("is empty (0 bytes). Export or copy the image again.")

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 
 from polyhead.config import Federation, Model, Training
-from polyhead.federation.aggregate import SiteUpdate, weighted_mean
+from polyhead.federation.means import weighted_mean
 from polyhead.federation.sharing import Sharing
-from polyhead.federation.simulate import simulate
+from polyhead.federation.simulate import Watch, simulate
 from polyhead.federation.site import Plan, Site
-from polyhead.federation.start import build_models, initial_state
+from polyhead.federation.snapshot import Store
+from polyhead.federation.start import build_models, initial_state, part_model
+from polyhead.federation.update import SiteUpdate
 from polyhead.training.dataset import SplitData
 from polyhead.training.local import Stretch, train_locally
 from polyhead.training.model import SiteModel, load_state
@@ -62,22 +64,23 @@ def resnet50_round(dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[
     """Our path of a round (load, part, check, average in float64), and the shortest loop, averaging in `dtype`."""
     sites = [site(name, 4, ["Edema"]) for name in "abcde"]
     models = build_models(sites, Model(backbone="resnet50", image_size=32), FFL, 0, CPU)
-    start = initial_state(models, FFL)
+    private = {name: part_model(model, FFL)[1].model for name, model in models.items()}
+    shared = part_model(models["a"], FFL)[0]
     sums: dict[str, torch.Tensor] = {}
 
     def ours() -> None:
         def updates() -> Iterator[SiteUpdate]:
             for name, model in models.items():
-                load_state(model, {**start.shared, **start.private[name].model})
+                load_state(model, {**shared, **private[name]})
                 state = model.state_dict()
-                yield SiteUpdate(name, 0, 4, 0.5, {entry: state[entry] for entry in start.shared})
+                yield SiteUpdate(name, 0, 4, 0.5, {entry: state[entry] for entry in shared})
 
-        weighted_mean(updates(), start.shared, "equal", sums)
+        weighted_mean(updates(), shared, "equal", sums)
 
     def bare() -> None:
         mean: dict[str, torch.Tensor] = {}
         for name, model in models.items():
-            model.load_state_dict({**start.shared, **start.private[name].model})
+            model.load_state_dict({**shared, **private[name]})
             for entry, tensor in model.state_dict().items():
                 part = tensor.to(dtype) / len(models)
                 mean[entry] = mean[entry].add_(part) if entry in mean else part
@@ -90,12 +93,13 @@ def resnet50_round(dtype: torch.dtype) -> tuple[Callable[[], object], Callable[[
 def small_hospital() -> tuple[Callable[[], object], Callable[[], object]]:
     sites = [site("small", 150, ["Viral Pneumonia"]), site("large", 2000, ["Bacterial Pneumonia"])]
     settings = Model(backbone="resnet18", width=0.5, image_size=64)
-    plan = Plan(0, Federation(rounds=8, local_steps=5), Training(device="cpu"))
+    plan = Plan(0, Federation(rounds=8, local_steps=5), Training(device="cpu"), FFL)
 
     def federated() -> None:
         models = build_models(sites, settings, FFL, 0, CPU)
         with tempfile.TemporaryDirectory() as folder:
-            simulate(sites, models, plan, initial_state(models, FFL), Path(folder), lambda row: None)
+            store = Store(Path(folder), "")
+            simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows: None))
 
     def alone() -> None:
         for one in sites:
@@ -105,9 +109,9 @@ def small_hospital() -> tuple[Callable[[], object], Callable[[], object]]:
     return federated, alone
 
 
-def site(name: str, images: int, findings: list[str]) -> Site:
+def site(name: str, images: int, findings: list[str], size: int = 64) -> Site:
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (images, 64, 64), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (images, size, size), dtype=np.uint8)
     labels = rng.integers(0, 2, (images, len(findings))).astype(np.float32)
     names = tuple(map(str, range(images)))
     split = SplitData(pixels, np.arange(images), labels, names, names)

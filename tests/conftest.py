@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from polyhead.config import Augmentation, Federation, Model, Training
+from polyhead.federation.sharing import Sharing
 from polyhead.federation.site import Plan, Site
 from polyhead.training.dataset import SplitData
 
@@ -25,6 +26,7 @@ device = "cpu"
 [evaluation]
 replicates = 100
 """
+FFL = Sharing(backbone=True, batch_norm=True, head=False)
 PLAIN = Augmentation(rotation=0, shift=0, scale=0, contrast=0, noise=0)
 
 
@@ -48,7 +50,7 @@ def make_site(name: str, findings: Sequence[str], n: int = 24, seed: int = 0) ->
 
 @pytest.fixture
 def plan() -> Plan:
-    return Plan(7, Federation(rounds=3, local_steps=2), Training(batch_size=8, device="cpu"))
+    return Plan(7, Federation(rounds=3, local_steps=2), Training(batch_size=8, device="cpu"), FFL)
 
 
 @pytest.fixture

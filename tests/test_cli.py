@@ -1,12 +1,18 @@
 """The command line as a person meets it."""
 
+import errno
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
+
+from polyhead.cli import main
+from polyhead.errors import RunError
 
 COMMANDS = ("demo", "import", "check", "prepare", "run", "evaluate", "report")
 
@@ -42,6 +48,7 @@ def test_help_lists_the_commands() -> None:
         (("evaluate", "absent.csv"), 1, "error: absent.csv: cannot be read"),
         (("prepare", "absent"), 1, "error: absent/manifest.csv: cannot be read"),
         (("demo", "--size", "3"), 2, "No such option"),
+        (("dmeo",), 2, "No such command 'dmeo'"),
     ],
 )
 def test_a_mistake_is_one_message_and_an_exit_code(arguments: tuple[str, ...], code: int, message: str) -> None:
@@ -49,6 +56,63 @@ def test_a_mistake_is_one_message_and_an_exit_code(arguments: tuple[str, ...], c
     assert done.returncode == code
     assert message in said(done)
     assert "Traceback" not in said(done)
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, end: BaseException | None, *options: str) -> tuple[Any, list[Any]]:
+    """Call `polyhead run` with a study that ends so; return the exit code and what the study was given."""
+    given: list[Any] = []
+
+    def run_study(study: Path, out: Path, console: Console, restart: bool = False) -> None:
+        given.extend((study, out, restart))
+        if end:
+            raise end
+
+    monkeypatch.setattr("polyhead.study.run_study", run_study)
+    monkeypatch.setattr(sys, "argv", ["polyhead", "run", "study.toml", "--out", "there", *options])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return exit_.value.code, given
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_run_starts_anew_only_when_told(restart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, given = ended(monkeypatch, None, *["--restart"] * restart)
+    assert code == 0
+    assert given == [Path("study.toml"), Path("there"), restart]
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "message"),
+    [
+        (RunError("there: is in use."), 1, "error: there: is in use."),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on where it stopped."),
+        (SystemExit(143), 143, ""),
+        (PermissionError(errno.EACCES, "Permission denied", "there/x"), 1, "there/x: Permission denied. What was fin"),
+        (OSError(errno.ENOSPC, "No space left on device", "there/x"), 1, "there/x: no space is left. Free some; then"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "the disk: no space is left. Free some; then the same"),
+        # As Polars says it: with the number in the text only.
+        (OSError("No space left on device (os error 28)"), 1, "no space is left. Free some; then the same command"),
+        (pl.exceptions.ComputeError("parquet: No space left on device (os error 28)"), 1, "no space is left. Free"),
+        (ZeroDivisionError("x"), 1, "ZeroDivisionError: x. This is a fault of Polyhead"),
+    ],
+)
+def test_however_a_run_ends_is_an_exit_code_and_one_message(
+    end: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(monkeypatch, end)[0] == code
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert len(shown.err.splitlines()) == bool(message)
+    assert not shown.out
+
+
+def test_an_error_with_a_cause_is_still_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = RunError("there/state: cannot be read.")
+    problem.__cause__ = OSError(errno.ENOSPC, "No space left on device", "elsewhere")
+    assert ended(monkeypatch, problem)[0] == 1
+    assert capsys.readouterr().err == "error: there/state: cannot be read.\n"
 
 
 @pytest.mark.parametrize("place", [0, 3])

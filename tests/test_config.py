@@ -1,52 +1,56 @@
-"""The study file."""
+"""The settings of a study: their defaults, their ranges, and which of them exclude each other."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from polyhead.config import StudyConfig, load_study, parse_study
-from polyhead.errors import StudyError
+from polyhead.config import Federation, StudyConfig
 
-SITE = '[[site]]\nname = "a"\nmanifest = "a/manifest.csv"\n'
-
-
-def parse(text: str) -> StudyConfig:
-    return parse_study(text, Path("/studies"), "study.toml")
+SITE = {"name": "a", "manifest": "a/manifest.csv"}
 
 
-def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text(f'name = "x"\n{SITE}[model]\nweights = "w.safetensors"\n')
-    study = load_study(tmp_path / "study.toml")
-    assert study.site[0].manifest == tmp_path / "a/manifest.csv"
-    assert study.model.weights == tmp_path / "w.safetensors"
+def test_defaults() -> None:
+    study = StudyConfig.model_validate({"name": "x", "site": [SITE]})
     assert study.cache is None
     assert study.training.augment.flip == 0
-    assert study.federation.weighting == "equal"
+    federation = study.federation
+    assert (federation.weighting, federation.aggregation, federation.trim) == ("equal", "mean", 0.2)
+    assert (federation.min_sites, federation.round_attempts) == (None, 3)
+    assert (federation.distance_rule, federation.distance_factor) == ("reject", 10.0)
+    assert (federation.validate_every, federation.select) == (0, "last")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("key", "allowed", "refused"),
     [
-        (f'name = "x"\n{SITE}train_imges = 3\n', "unknown key 'site.1.train_imges'; closest: train_images"),
-        (f'name = "x"\n{SITE}[federation]\nround = 3\n', "unknown key 'federation.round'; closest: rounds"),
-        (f'name = "x"\n{SITE}[training.augment]\nrotate = 3\n', "'training.augment.rotate'; closest: rotation"),
-        (f'name = "x"\n{SITE}[federation]\nrounds = 0\n', "key 'federation.rounds': found 0"),
-        (f'name = "x"\n{SITE}[federation]\nweighting = "size"\n', "'equal' or 'examples'"),
-        (f'name = "x"\n{SITE}{SITE.replace(chr(34) + "a" + chr(34), chr(34) + "A" + chr(34))}', "'a' stands twice"),
-        (f'name = "x"\nmethods = ["ffl", "ffl"]\n{SITE}', "'ffl' stands twice"),
-        (f'name = "x"\n{SITE}shard = "3/2"\n', "the first number must not exceed the second"),
-        ('name = "x"\n[[site]]\nname = "../up"\nmanifest = "m.csv"\n', "key 'site.1.name': found '../up'"),
-        ('name = "x"\n', "key 'site' is missing"),
-        ("name = x\n", "not valid TOML"),
+        ("min_sites", [1, 500], [0, 1.5, True]),
+        ("round_attempts", [1, 100], [0, 101]),
+        ("aggregation", ["mean", "median", "trimmed_mean"], ["krum"]),
+        ("trim", [0.0, 0, 0.49], [-0.1, 0.5, float("nan")]),
+        ("distance_rule", ["reject", "clip", "off"], ["none", False]),
+        ("distance_factor", [1.01, 2], [1, 0.5, float("inf"), float("nan")]),
+        ("validate_every", [0, 1], [-1, 0.5]),
+        ("select", ["last"], ["first"]),
     ],
 )
-def test_what_is_wrong_is_said_with_its_key(text: str, message: str) -> None:
-    with pytest.raises(StudyError) as problem:
-        parse(text)
-    assert message in str(problem.value)
-    assert str(problem.value).startswith("study.toml: ")
+def test_a_setting_of_the_federation_has_a_range(key: str, allowed: list[Any], refused: list[Any]) -> None:
+    for value in allowed:
+        assert getattr(Federation.model_validate({key: value}), key) == value
+    for value in refused:
+        with pytest.raises(ValidationError, match=key):
+            Federation.model_validate({key: value})
 
 
-def test_a_missing_study_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"absent\.toml: cannot be read"):
-        load_study(tmp_path / "absent.toml")
+@pytest.mark.parametrize("aggregation", ["median", "trimmed_mean"])
+def test_a_robust_mean_does_not_go_with_weights(aggregation: str) -> None:
+    with pytest.raises(ValidationError, match=rf"aggregation = '{aggregation}' .* weighting = 'examples'"):
+        Federation.model_validate({"aggregation": aggregation, "weighting": "examples"})
+    assert Federation.model_validate({"aggregation": aggregation, "weighting": "equal"}).aggregation == aggregation
+    assert Federation(aggregation="mean", weighting="examples").weighting == "examples"
+
+
+def test_the_best_round_cannot_be_chosen_without_validation() -> None:
+    with pytest.raises(ValidationError, match=r"select = 'best' .* validate_every = 0"):
+        Federation(select="best")
+    assert Federation(select="best", validate_every=1).select == "best"

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from polyhead import demo
-from polyhead.config import parse_study
 from polyhead.manifest import read_manifest
+from polyhead.study_file import parse_study
 
 
 @pytest.mark.slow

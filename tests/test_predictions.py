@@ -1,11 +1,12 @@
 """The table between training and evaluation."""
 
+import os
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from polyhead.errors import PredictionsError
+from polyhead.errors import DiskError, PredictionsError
 from polyhead.predictions import read_predictions, write_predictions
 
 TABLE = pl.DataFrame(
@@ -65,3 +66,32 @@ def test_no_parquet_is_said(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(PredictionsError, match="cannot be read as parquet"):
         read_predictions(tmp_path / "p.parquet")
+
+
+def test_a_parquet_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    write_predictions(TABLE, tmp_path / "p.parquet")
+    raw = (tmp_path / "p.parquet").read_bytes()
+    for length in range(0, len(raw), 5):
+        (tmp_path / "p.parquet").write_bytes(raw[:length])
+        with pytest.raises(PredictionsError, match=r"cannot be read as parquet.*write it again"):
+            read_predictions(tmp_path / "p.parquet")
+
+
+def test_a_full_disk_leaves_the_old_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_predictions(TABLE, tmp_path / "p.parquet")
+
+    def full(descriptor: int, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(DiskError, match=r"p\.parquet: .*bytes are needed"):
+        write_predictions(TABLE.head(1), tmp_path / "p.parquet")
+    assert read_predictions(tmp_path / "p.parquet").height == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_pipe_is_refused_at_once(suffix: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"p{suffix}")
+    with pytest.raises(PredictionsError, match="is not a file"):
+        read_predictions(tmp_path / f"p{suffix}")

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 
 from polyhead.check.images import Reading
 from polyhead.check.study import check_study
-from polyhead.config import load_study
 from polyhead.errors import CacheError, ManifestError, RunError, StudyError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.sharing import NOTHING
@@ -27,6 +26,7 @@ from polyhead.manifest import read_manifest, take_shard
 from polyhead.phantom import Acquisition, write_site
 from polyhead.site_file import SiteFile, write_site_file
 from polyhead.study import run_study
+from polyhead.study_file import load_study
 from tests.conftest import TINY_SETTINGS
 
 QUIET = Console(quiet=True)
@@ -74,7 +74,7 @@ def contents(run: Path) -> dict[str, bytes]:
     files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
     results = {str(path.relative_to(run)): path.read_bytes() for path in files}
     rounds = pl.read_csv(run / "rounds.csv").drop("seconds").sort("method", "seed", "round", "site")
-    return {name: data for name, data in results.items() if name not in ("report.html", "rounds.csv")} | {
+    return {name: data for name, data in results.items() if name not in ("report.html", "rounds.csv", "run.log")} | {
         "rounds": rounds.write_csv().encode()
     }
 
@@ -95,8 +95,10 @@ def test_a_run_leaves_what_the_contract_says(run: Path) -> None:
                 }
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
         *("study.toml", "environment.json", "inputs.json", "sites.csv", "rounds.csv", "models", "predictions"),
-        *("metrics.csv", "comparisons.csv", "report.html"),
+        *("metrics.csv", "comparisons.csv", "report.html", "run.log", "state"),
     }
+    # Of the training only the hashes of what it left remain.
+    assert {path.name for path in (run / "state").rglob("*") if path.is_file()} == {"done.json"}
     environment = json.loads((run / "environment.json").read_text())
     assert environment["seeds"] == [0, 1]
     assert environment["versions"]["torch"] == torch.__version__
@@ -204,33 +206,6 @@ def test_the_order_of_sites_in_the_file_does_not_matter(run: Path, phantoms: Pat
     run_study(write_study(tmp_path, turned), tmp_path / "run", QUIET)
     for method in ("local", "conventional", "ffl"):
         assert same(weights(run, method, "a"), weights(tmp_path / "run", method, "a"))
-
-
-@pytest.mark.slow
-def test_a_run_that_was_killed_ends_as_if_it_never_had_been(run: Path, tmp_path: Path) -> None:
-    study = write_study(tmp_path, (run / "study.toml").read_text())
-    code = (
-        "from pathlib import Path; from rich.console import Console\n"
-        "from polyhead.federation import simulate; simulate._SECONDS_BETWEEN_SNAPSHOTS = 0\n"
-        "from polyhead.study import run_study\n"
-        f"run_study(Path({str(study)!r}), Path({str(tmp_path / 'run')!r}), Console(quiet=True))"
-    )
-    models = {f"{method}/seed-{seed}" for method in ("local", "conventional", "ffl") for seed in (0, 1)}
-    ends = []
-    for lines in (2, 6, 11):
-        process = subprocess.Popen([sys.executable, "-c", code])
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            rounds = tmp_path / "run/rounds.csv"
-            if rounds.exists() and len(rounds.read_text().splitlines()) > lines:
-                os.kill(process.pid, signal.SIGKILL)
-            time.sleep(0.002)
-        process.wait(timeout=60)
-        ends.append(process.returncode)
-    assert ends.count(-signal.SIGKILL) >= 2, ends
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-    assert {str(p.relative_to(tmp_path / "run/models")) for p in (tmp_path / "run/models").glob("*/*")} == models
-    assert contents(tmp_path / "run") == contents(run)
 
 
 def test_a_run_does_not_go_on_with_other_images_or_other_choices_behind_its_labels(

@@ -1,12 +1,22 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and stay so when the power fails."""
 
+import errno
 import os
+import re
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replacing", "write_atomically"]
+from polyhead.errors import DiskError
+
+__all__ = ["append_durably", "remove_leftovers", "replacing", "write_atomically"]
+
+# What _temporary_name gives: the process, and eight digits that nobody can foresee.
+_TEMPORARY = re.compile(r"\..+\.[1-9][0-9]*\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
 @contextmanager
@@ -14,29 +24,140 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there takes the place of `path` at the end.
 
     The file is flushed to disk, renamed, and the folder flushed, in this order, so that a power cut leaves the old file
-    or the new one. If the block raises, the old file stays and the temporary one is removed.
+    or the new one. If the block raises, the old file stays and the temporary one is removed. Folders that are missing
+    on the way are made, as durably.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full, or a quota used up.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that nobody can foresee: a link waiting there would be written through.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
+    with _full_disk_explained(path), _taking_the_place_of(path) as temporary:
         yield temporary
         _flush(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush(path.parent)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file; text as UTF-8."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Write a whole file, text as UTF-8; see `replacing`.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full, or a quota used up, with the bytes that are needed.
+    """
+    raw = content.encode() if isinstance(content, str) else content
+    with _full_disk_explained(path, len(raw)), _taking_the_place_of(path) as temporary:
+        # A link that waits under this name is not written through.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _write(descriptor, raw)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def append_durably(path: Path, text: str) -> None:
+    """Add text, as UTF-8, to the end of a file, which is made if need be; on return it is on disk.
+
+    If that fails, the file is as it was before. A power cut or a kill may leave a part of the text.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full, or a quota used up, with the bytes that are needed.
+    """
+    raw = text.encode()
+    with _full_disk_explained(path, len(raw)):
+        _make_folders(path.parent)
+        is_new = not path.exists()
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        before = os.fstat(descriptor).st_size
+        try:
+            _write(descriptor, raw)
+            os.fsync(descriptor)
+            if is_new:
+                _flush(path.parent)
+        except BaseException:
+            with suppress(OSError):  # The first fault is the one to be told.
+                os.ftruncate(descriptor, before)
+                if is_new:
+                    os.unlink(path)  # noqa: PTH108
+            raise
+        finally:
+            os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the temporary files, anywhere below a folder, of processes that were killed; return their number.
+
+    Only for who has the folder to himself: the temporary file of a process that still writes would go, too. Files of
+    any other name, folders and links stay, and no link is followed.
+    """
+    removed = 0
+    for parent, _, names in os.walk(folder):
+        for path in [Path(parent, name) for name in names if _TEMPORARY.fullmatch(name)]:
+            with suppress(FileNotFoundError):
+                if stat.S_ISREG(path.lstat().st_mode):
+                    os.unlink(path)  # noqa: PTH108
+                    removed += 1
+    return removed
+
+
+@contextmanager
+def _taking_the_place_of(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; whoever writes there flushes it before this renames it."""
+    _make_folders(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+    _flush(path.parent)
+
+
+@contextmanager
+def _full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno not in _FULL:
+            raise
+        free = f"{_free_bytes(path.parent):,} bytes are free"
+        both = free if needed is None else f"{needed:,} bytes are needed, {free}"
+        raise DiskError(
+            f"{path}: cannot be written, {_FULL[problem.errno]}: {both}. "
+            "Make room there, or write to another disk; then run this again. What was there before is unharmed."
+        ) from problem
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(next(place for place in (folder, *folder.parents, Path()) if place.exists())).free
+
+
+def _make_folders(folder: Path) -> None:
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        with suppress(FileExistsError):  # Another process was faster.
+            os.mkdir(place)  # noqa: PTH102
+        _flush(place.parent)
+
+
+def _write(descriptor: int, raw: bytes) -> None:
+    rest = memoryview(raw)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as problem:
+        # Some shared folders of virtual machines cannot flush a folder; they say so with this number.
+        if problem.errno != errno.EINVAL or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

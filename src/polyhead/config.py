@@ -1,17 +1,10 @@
-"""The study file: every setting of a study, with its default and its allowed range.
+"""Every setting of a study, with its default and its allowed range. Read from a file by `polyhead.study_file`."""
 
-Paths are relative to the file. An unknown key is an error that names the nearest known one.
-"""
-
-import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from polyhead.errors import StudyError
-from polyhead.findings import closest
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "Augmentation",
@@ -23,8 +16,6 @@ __all__ = [
     "StudyConfig",
     "StudySite",
     "Training",
-    "load_study",
-    "parse_study",
 ]
 
 # Names become folders of the run directory and text of the report.
@@ -133,6 +124,26 @@ class Federation(_Section):
     finetune, finetune_steps
         After the last round each site trains on alone: nothing, its ``head``, or the ``full`` network, for so many
         steps. Every method gets them, so that all are compared at equal optimizer steps.
+    min_sites
+        A round counts only if the updates of so many sites are accepted; by default half of the sites that train,
+        rounded up. Raise it where a round without some hospital would be misleading.
+    round_attempts
+        How often a round with fewer sites is tried in all before the run stops.
+    aggregation
+        ``mean``, weighted; ``median`` of each parameter over the sites, or ``trimmed_mean``: without its extreme
+        values. The last two keep one faulty site from moving the backbone, and learn less from a site unlike the rest.
+    trim
+        ``trimmed_mean`` only: share of the sites left out at each end of every parameter.
+    distance_rule
+        What happens to an update too far from the current backbone: ``reject`` leaves the site out of the round,
+        ``clip`` shortens its step to the limit, ``off`` accepts any finite update.
+    distance_factor
+        The limit, in medians of the round's distances. With one or two sites there is no limit.
+    validate_every
+        Every so many rounds each site measures the AUROC on its validation images; 0 is never.
+    select
+        Which round becomes the model: the ``last``, or the ``best`` by the sites' mean validation AUROC, which is
+        worth it where training runs into overfitting. ``best`` needs `validate_every`.
     """
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
@@ -141,6 +152,28 @@ class Federation(_Section):
     batch_norm: Literal["shared", "private"] = "shared"
     finetune: Literal["none", "head", "full"] = "none"
     finetune_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    min_sites: Annotated[int, Field(ge=1)] | None = None
+    round_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    aggregation: Literal["mean", "median", "trimmed_mean"] = "mean"
+    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    distance_rule: Literal["reject", "clip", "off"] = "reject"
+    distance_factor: Annotated[float, Field(gt=1)] = 10.0
+    validate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    select: Literal["last", "best"] = "last"
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        if self.aggregation != "mean" and self.weighting == "examples":
+            raise ValueError(
+                f"aggregation = {self.aggregation!r} counts every site the same, so it does not go with weighting = "
+                "'examples'; set weighting = 'equal', or aggregation = 'mean'"
+            )
+        if self.select == "best" and self.validate_every == 0:
+            raise ValueError(
+                "select = 'best' has nothing to choose by while validate_every = 0; set validate_every to a number of "
+                "rounds, such as 10, or select = 'last'"
+            )
+        return self
 
 
 class Augmentation(_Section):
@@ -231,68 +264,3 @@ def _refuse_repeats(names: list[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{twice[0]!r} stands twice")
-
-
-def load_study(path: Path) -> StudyConfig:
-    """Read a study file.
-
-    Raises
-    ------
-    StudyError
-        Naming the file, the key, what was found and what is allowed.
-    """
-    try:
-        text = path.read_bytes().decode()
-    except OSError as problem:
-        raise StudyError(f"{path}: cannot be read ({problem.strerror}).") from problem
-    except UnicodeDecodeError as problem:
-        raise StudyError(f"{path}: is not UTF-8 text ({problem.reason} at byte {problem.start}).") from problem
-    return parse_study(text, path.parent, str(path))
-
-
-def parse_study(text: str, folder: Path, source: str) -> StudyConfig:
-    """Parse a study's TOML text; paths in it are relative to `folder`, errors name `source`."""
-    try:
-        study = StudyConfig.model_validate(tomllib.loads(text))
-    except ValidationError as problem:
-        raise StudyError("\n".join(f"{source}: {_explain(error)}" for error in problem.errors())) from problem
-    except (ValueError, RecursionError) as problem:
-        raise StudyError(f"{source}: not valid TOML: {problem}.") from problem
-    return _with_absolute_paths(study, folder.absolute())
-
-
-def _with_absolute_paths(study: StudyConfig, folder: Path) -> StudyConfig:
-    sites = [site.model_copy(update={"manifest": folder / site.manifest}) for site in study.site]
-    weights = study.model.weights and folder / study.model.weights
-    return study.model_copy(
-        update={
-            "site": sites,
-            "cache": study.cache and folder / study.cache,
-            "model": study.model.model_copy(update={"weights": weights}),
-        }
-    )
-
-
-def _explain(error: Any) -> str:
-    """Turn one of pydantic's error records into a line for a person."""
-    location = error["loc"]
-    key = ".".join(f"{part + 1}" if isinstance(part, int) else str(part) for part in location)
-    if error["type"] == "extra_forbidden":
-        section = _section_at(location[:-1])
-        return f"unknown key {key!r}; {closest(str(location[-1]), section.model_fields)}."
-    if error["type"] == "missing":
-        return f"key {key!r} is missing."
-    return f"key {key!r}: found {error['input']!r}; {error['msg'].removeprefix('Value error, ')}."
-
-
-def _section_at(location: tuple[str | int, ...]) -> type[BaseModel]:
-    section: type[BaseModel] = StudyConfig
-    for part in location:
-        if isinstance(part, str):
-            section = _model_in(section.model_fields[part].annotation)
-    return section
-
-
-def _model_in(annotation: Any) -> type[BaseModel]:
-    candidates = (annotation, *get_args(annotation))
-    return next(one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel))

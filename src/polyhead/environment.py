@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig
@@ -22,12 +23,20 @@ __all__ = ["keep_environment", "keep_inputs", "keep_sources"]
 _log = logging.getLogger(__name__)
 
 _PACKAGES = ("polyhead", "torch", "monai", "numpy", "polars", "pillow", "imagecodecs", "scikit-learn", "safetensors")
+_MOST_NAMED = 5
+_ANEW = "choose another --out, or begin anew with --restart, which keeps this run beside the new one."
+_MOST_BYTES = 2**24
 
 
 def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
     """Write what a run begins with; what it goes on with later is added under ``resumed``, with a warning.
 
     Versions, device, threads, seeds and the commit of the source; nothing that names a person or machine.
+
+    Raises
+    ------
+    RunError
+        If what an earlier process wrote there is damaged.
     """
     environment = {
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
@@ -37,8 +46,11 @@ def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
         "commit": _commit(),
     }
     if path.exists():
-        first = json.loads(path.read_text())
+        remedy = "Remove it: it is written again, and only what it told of earlier versions is lost."
+        first = _read_object(path, remedy)
         others = first.pop("resumed", [])
+        if not isinstance(others, list):
+            raise RunError(f"{path}: is damaged: 'resumed' is no list. {remedy}")
         if environment in (first, *others):
             return
         _log.warning("%s: this run was begun with other versions or another device; see 'resumed' there.", path)
@@ -54,7 +66,7 @@ def keep_inputs(path: Path, study: StudyConfig, manifests: Mapping[str, Manifest
     Raises
     ------
     RunError
-        Naming the site and what is no longer what the run began with.
+        Naming each site and what of it is no longer what the run began with, up to five; or that the file is damaged.
     """
     inputs = {}
     for name, manifest in manifests.items():
@@ -65,9 +77,13 @@ def keep_inputs(path: Path, study: StudyConfig, manifests: Mapping[str, Manifest
     if study.model.weights:
         inputs["model.weights"] = _hash(study.model.weights.read_bytes())
     if path.exists():
-        changed = [name for name, value in json.loads(path.read_text()).items() if inputs.get(name) != value]
-        if changed:
-            raise RunError(f"{path.parent}: {changed[0]} has changed since the run began. Choose another --out.")
+        began = _read_object(
+            path, f"If you are sure that nothing of the sites has changed, remove it: it is written again. Else {_ANEW}"
+        )
+        if changes := _changes(began, inputs):
+            more = f", and {len(changes) - _MOST_NAMED} more things" if len(changes) > _MOST_NAMED else ""
+            named = ", ".join(changes[:_MOST_NAMED])
+            raise RunError(f"{path.parent}: {named}{more} since the run began. Put it back, or {_ANEW}")
     write_atomically(path, json.dumps(inputs, indent=2) + "\n")
 
 
@@ -83,6 +99,30 @@ def keep_sources(path: Path, study: StudyConfig) -> None:
     sources = {name: choices for name, choices in found.items() if choices}
     if sources:
         write_atomically(path, json.dumps(sources, indent=2) + "\n")
+
+
+def _changes(began: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
+    """Say what differs; of a site that is new or gone only that."""
+    fates = dict.fromkeys(now.keys() - began.keys(), "is new")
+    fates |= dict.fromkeys(began.keys() - now.keys(), "is gone")
+    fates |= {name: "has changed" for name in began.keys() & now.keys() if began[name] != now[name]}
+    whole = tuple(f" {name}" for name, fate in fates.items() if name.startswith("site ") and fate != "has changed")
+    told = [name for name in fates if name.startswith("site ") or not name.endswith(whole)]
+    # Tables first: what else changes often follows from them.
+    return [f"{name} {fates[name]}" for name in sorted(told, key=lambda name: (not name.startswith("site "), name))]
+
+
+def _read_object(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        # Opening a pipe could wait for ever.
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            raise RunError(f"{path}: is no file, or larger than any of its kind. {remedy}")
+        found = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError, RecursionError) as problem:
+        raise RunError(f"{path}: is damaged: {problem}. {remedy}") from problem
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: is damaged: found a {type(found).__name__}; an object is needed. {remedy}")
+    return found
 
 
 def _image_sizes(manifest: Manifest) -> list[tuple[str, int | None]]:

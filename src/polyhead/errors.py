@@ -11,12 +11,14 @@
     * UpdateError           a site's update may not be sent or averaged
     * RunError              a run directory is in use, foreign or incomplete
     * PredictionsError      a table of predictions cannot be trusted
+    * DiskError             a disk is full
 
 A message says where (file, row, column, site), what was found, what is allowed and what to do.
 """
 
 __all__ = [
     "CacheError",
+    "DiskError",
     "ImageError",
     "ManifestError",
     "PolyheadError",
@@ -74,6 +76,10 @@ class RunError(PolyheadError):
 
 class PredictionsError(PolyheadError):
     """A table of predictions cannot be trusted."""
+
+
+class DiskError(PolyheadError):
+    """A file cannot be written because the disk is full, or a quota used up."""
 
 
 class SourceError(PolyheadError):

@@ -16,6 +16,7 @@ Blank never means negative: a blank label enters neither the loss nor a metric.
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,7 +136,9 @@ def write_manifest(frame: pl.DataFrame, path: Path, site: SiteFile | None = None
     # A faulty site.toml that is to be replaced is not read.
     images = read_site_file(folder).images if site is None else site.images and folder / site.images
     with replacing(path) as temporary:
-        frame.write_csv(temporary)
+        content = io.BytesIO()
+        frame.write_csv(content)
+        temporary.write_bytes(content.getbuffer())
         try:
             manifest = _trusted(temporary, *_check(temporary, images or folder))
         except ManifestError as problem:

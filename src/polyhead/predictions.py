@@ -5,12 +5,13 @@ and ``score`` (any finite number; higher means more likely present). Any program
 nothing else.
 """
 
+import io
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
-from polyhead.atomic import replacing
+from polyhead.atomic import write_atomically
 from polyhead.errors import PredictionsError
 from polyhead.findings import closest
 from polyhead.tables import read_text_table
@@ -42,17 +43,23 @@ def read_predictions(path: Path) -> pl.DataFrame:
     if path.suffix != ".parquet":
         return check_predictions(read_text_table(path, PredictionsError), str(path))
     try:
+        if path.exists() and not path.is_file():
+            raise PredictionsError(f"{path}: is not a file. Name a table of predictions.")
         frame = pl.read_parquet(path, glob=False)
-    except (OSError, PolarsError) as problem:
-        raise PredictionsError(f"{path}: cannot be read as parquet ({problem}).") from problem
+    except (OSError, PolarsError, PanicException) as problem:
+        raise PredictionsError(
+            f"{path}: cannot be read as parquet ({problem}). It is damaged or no table; write it again."
+        ) from problem
     return check_predictions(frame, str(path))
 
 
 def write_predictions(frame: pl.DataFrame, path: Path) -> None:
     """Check predictions and write them as parquet."""
     checked = check_predictions(frame, str(path))
-    with replacing(path) as temporary:
-        checked.write_parquet(temporary)
+    # Through memory: a library's own writing would not say how many bytes a full disk lacks.
+    content = io.BytesIO()
+    checked.write_parquet(content)
+    write_atomically(path, content.getvalue())
 
 
 def check_predictions(frame: pl.DataFrame, source: str) -> pl.DataFrame:

@@ -1,76 +1,297 @@
-"""Who may write to a run directory, and what an interrupted run leaves in it."""
+"""Who may write to a run directory, whose it is, and how a new one begins in its place."""
 
-import csv
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from polyhead.errors import RunError
-from polyhead.federation.rounds import RoundRow, append_round, trim_rounds
-from polyhead.federation.run_dir import open_run
+from polyhead.federation.run_dir import Opened, open_run
+
+STUDY = """
+name = "x"
+methods = ["ffl"]
+[[site]]
+name = "a"
+manifest = "a/manifest.csv"
+"""
+OPEN = (
+    "import sys\nfrom pathlib import Path\nfrom polyhead.errors import PolyheadError\n"
+    "from polyhead.federation.run_dir import open_run\n"
+    "try:\n  with open_run(Path(sys.argv[1]), Path(sys.argv[2]), 'restart' in sys.argv) as opened:\n"
+    "    print('in', opened.known, flush=True)\n    'stay' in sys.argv and sys.stdin.read()\n"
+    "except PolyheadError as problem: print(problem)"
+)
 
 
 @pytest.fixture
 def study_file(tmp_path: Path) -> Path:
     path = tmp_path / "study.toml"
-    path.write_text("name = 'x'\n")
+    path.write_text(STUDY)
     return path
 
 
-def test_the_study_is_copied_to_the_byte(study_file: Path, tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", study_file) as known:
-        assert not known
-    assert (tmp_path / "run/study.toml").read_bytes() == study_file.read_bytes()
-    with open_run(tmp_path / "run", study_file) as known:
-        assert known
-
-
-def test_another_study_is_refused(study_file: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def run(tmp_path: Path, study_file: Path) -> Path:
+    """A run that was begun, with something in it."""
     with open_run(tmp_path / "run", study_file):
-        pass
-    study_file.write_text("name = 'y'\n")
-    with pytest.raises(RunError, match="belongs to another study"), open_run(tmp_path / "run", study_file):
-        pass
+        (tmp_path / "run/rounds.csv").write_text("old")
+    return tmp_path / "run"
 
 
-def test_a_folder_with_other_files_is_refused(study_file: Path, tmp_path: Path) -> None:
+def opened(run: Path, study_file: Path, restart: bool = False) -> Opened:
+    with open_run(run, study_file, restart) as found:
+        return found
+
+
+def elsewhere(run: Path, study_file: Path, *options: str, prefix: tuple[str, ...] = ()) -> str:
+    """Open a run in another process; give what that says."""
+    command = [*prefix, sys.executable, "-c", OPEN, str(run), str(study_file), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_the_study_is_copied_to_the_byte(study_file: Path, tmp_path: Path) -> None:
+    assert opened(tmp_path / "deep/run", study_file) == Opened(False, None, None)
+    assert (tmp_path / "deep/run/study.toml").read_bytes() == study_file.read_bytes()
+    assert opened(tmp_path / "deep/run", study_file) == Opened(True, None, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"# a word\n{STUDY}",
+        STUDY.replace('name = "x"\nmethods = ["ffl"]', 'methods = ["ffl"]\nname = "x"'),
+        f"{STUDY}[federation]\nrounds = 80\n",
+        STUDY.replace('"a/', '"./a/'),
+    ],
+    ids=["a comment", "another order", "a default spelled out", "a path spelled otherwise"],
+)
+def test_the_same_settings_in_other_words_are_the_same_study(run: Path, study_file: Path, text: str) -> None:
+    study_file.write_text(text)
+    assert opened(run, study_file).known
+    assert (run / "study.toml").read_text() == STUDY
+
+
+def test_another_study_is_refused_and_what_changed_is_named(run: Path, study_file: Path) -> None:
+    study_file.write_text(STUDY + "[training]\nlearning_rate = 0.5\n")
+    with pytest.raises(RunError, match=r"another study\. training\.learning_rate: was 0\.001, is 0\.5\. .*--restart"):
+        opened(run, study_file)
+    assert (run / "study.toml").read_text() == STUDY
+
+
+def test_of_many_changes_five_are_named(run: Path, study_file: Path) -> None:
+    changes = ("rotation", "shift", "scale", "contrast", "noise", "flip")
+    study_file.write_text(STUDY + "[training.augment]\n" + "".join(f"{key} = 0.5\n" for key in changes))
+    with pytest.raises(RunError, match=r"another study\. [^;]*(;[^;]*){4}; and 1 more\. "):
+        opened(run, study_file)
+
+
+def remove_and(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5]), "damaged"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b'"x"', b'"\xf8"')), "damaged.*utf-8"),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b"methods", b"mathods")), "damaged.*mathods"),
+        (lambda path: path.write_bytes(b"\0" * 60), "damaged"),
+        (remove_and(Path.mkdir), "is no file"),
+        (remove_and(os.mkfifo), "is no file"),
+        (remove_and(lambda path: path.symlink_to("nowhere")), "is no file"),
+    ],
+)
+def test_a_damaged_copy_is_named_with_what_to_do_and_a_restart_helps(
+    run: Path, study_file: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    damage(run / "study.toml")
+    with pytest.raises(RunError, match=rf"run/study\.toml: (?s:.*){message}(?s:.*)another --out"):
+        opened(run, study_file)
+    assert opened(run, study_file, restart=True) == Opened(False, run.with_name("run.before-1"), None)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_folder_with_other_files_is_refused_and_nothing_is_put_there(
+    study_file: Path, tmp_path: Path, restart: bool
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/thesis.docx").touch()
-    with pytest.raises(RunError, match=r"thesis\.docx"), open_run(tmp_path / "run", study_file):
-        pass
+    (tmp_path / "run/.lock").write_text("not ours")
+    with pytest.raises(RunError, match=r"no run directory, but holds 'thesis\.docx'"):
+        opened(tmp_path / "run", study_file, restart)
+    (tmp_path / "run/.lock").unlink()
+    with pytest.raises(RunError, match=r"thesis\.docx"):
+        opened(tmp_path / "run", study_file, restart)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.docx"]
+
+
+def test_what_is_no_folder_is_refused(study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(RunError, match="Not a directory"):
+        opened(tmp_path / "run", study_file)
 
 
 def test_a_second_process_is_refused_while_the_first_runs(study_file: Path, tmp_path: Path) -> None:
-    code = (
-        "from pathlib import Path\nfrom polyhead.errors import RunError\n"
-        "from polyhead.federation.run_dir import open_run\n"
-        f"try:\n  with open_run(Path({str(tmp_path / 'run')!r}), Path({str(study_file)!r})): print('in')\n"
-        "except RunError as problem: print(problem)"
-    )
     with open_run(tmp_path / "run", study_file):
-        inside = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    after = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert "another process is running in it" in inside.stdout
-    assert after.stdout == "in\n"
+        for options in ((), ("restart",)):
+            said = elsewhere(tmp_path / "run", study_file, *options)
+            assert f"another process is running in it (process {os.getpid()}, since 2" in said
+        assert (tmp_path / "run/study.toml").exists()
+    assert elsewhere(tmp_path / "run", study_file) == "in True\n"
 
 
-def row(round_: int, site: str = "a") -> RoundRow:
-    return RoundRow(round_, site, 0.5, 1.0, 10, 10, "averaged")
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_process_that_was_killed_is_noticed_once(run: Path, study_file: Path, restart: bool) -> None:
+    command = [sys.executable, "-c", OPEN, str(run), str(study_file), "stay"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in True\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    said = opened(run, study_file, restart).unfinished or ""
+    assert said.startswith(f"the process {process.pid} that ran here since ")
+    assert opened(run, study_file).unfinished is None
 
 
-def rows_of(run: Path) -> list[tuple[str, str, str]]:
-    with (run / "rounds.csv").open() as file:
-        return [(line["method"], line["seed"], line["round"]) for line in csv.DictReader(file)]
+def test_leftovers_of_a_killed_process_are_removed(run: Path, study_file: Path) -> None:
+    leftover = run / "state/ffl/.round-1.json.4711.0123abcd.tmp"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    opened(run, study_file)
+    assert not leftover.exists()
 
 
-def test_rounds_that_will_be_done_again_are_dropped(tmp_path: Path) -> None:
-    for method, seed, round_ in (("ffl", 0, 0), ("ffl", 0, 1), ("ffl", 1, 1), ("local", 0, 1)):
-        append_round(tmp_path, method, seed, row(round_))
-    with (tmp_path / "rounds.csv").open("a") as file:
-        file.write("ffl,0,2,a,0.")
-    trim_rounds(tmp_path, "ffl", 0, 1)
-    assert rows_of(tmp_path) == [("ffl", "0", "0"), ("ffl", "1", "1"), ("local", "0", "1")]
-    trim_rounds(tmp_path, "ffl", 0, 0)
-    assert rows_of(tmp_path) == [("ffl", "1", "1"), ("local", "0", "1")]
+def test_a_restart_keeps_the_old_run_beside_the_new(run: Path, study_file: Path) -> None:
+    run.with_name("run.before-2").touch()
+    study_file.write_text(STUDY + "[training]\nlearning_rate = 0.5\n")
+    for expected in ("run.before-1", "run.before-3"):
+        with open_run(run, study_file, restart=True) as found:
+            assert found == Opened(False, run.with_name(expected), None)
+            assert [path.name for path in run.iterdir() if path.name[0] != "."] == ["study.toml"]
+    assert run.with_name("run.before-1").joinpath("rounds.csv").read_text() == "old"
+    assert run.with_name("run.before-1").joinpath("study.toml").read_text() == STUDY
+    # What was moved is a run like any other.
+    study_file.write_text(STUDY)
+    assert opened(run.with_name("run.before-1"), study_file).known
+
+
+def test_the_old_run_is_free_while_the_new_one_runs(run: Path, study_file: Path) -> None:
+    with open_run(run, study_file, restart=True) as found:
+        assert found.moved_to is not None
+        assert opened(found.moved_to, study_file).known
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
+def test_a_restart_of_nothing_is_a_start(study_file: Path, tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "run")
+    assert opened(tmp_path / "run", study_file, restart=True) == Opened(False, None, None)
+    assert not (tmp_path / "run.before-1").exists()
+
+
+def test_a_restart_through_a_link_stays_where_the_link_leads(run: Path, study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("run")
+    assert opened(tmp_path / "link", study_file, restart=True).moved_to == tmp_path / "run.before-1"
+    assert (tmp_path / "link").is_symlink()
+    assert (run / "study.toml").exists()
+
+
+def test_a_restart_does_not_pull_the_study_or_the_shell_along(
+    run: Path, study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RunError, match="the study file lies inside the run"):
+        opened(run, run / "study.toml", restart=True)
+    monkeypatch.chdir(run)
+    with pytest.raises(RunError, match="this command was started inside the run"):
+        opened(Path(), study_file, restart=True)
+    assert (run / "rounds.csv").exists()
+
+
+def test_who_begins_in_the_gap_of_a_restart_is_left_alone_and_the_old_run_is_named(
+    run: Path, study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+    others = []
+
+    def gap(path: Path, to: Path) -> Path:
+        moved = rename(path, to)
+        others.append(open_run(run, study_file))
+        others[-1].__enter__()
+        return moved
+
+    monkeypatch.setattr(Path, "rename", gap)
+    with pytest.raises(RunError, match=r"another process is running in it .*lies in .*run\.before-1"):
+        opened(run, study_file, restart=True)
+    others[-1].__exit__(None, None, None)
+    assert (run / "study.toml").exists()
+
+
+RACE = (
+    "import os, sys\nfrom pathlib import Path\nfrom polyhead.errors import RunError\n"
+    "from polyhead.federation.run_dir import open_run\nrun, done = Path(sys.argv[1]), 0\n"
+    "for _ in range(40):\n  try:\n    with open_run(run, Path(sys.argv[2]), restart=True) as opened:\n"
+    "      assert not opened.known\n      mine = os.open(run.parent / 'inside', os.O_CREAT | os.O_EXCL)\n"
+    "      (run / 'mark').touch(exist_ok=False)\n      os.close(mine)\n      (run.parent / 'inside').unlink()\n"
+    "      done += 1\n  except RunError: pass\nprint(done)"
+)
+
+
+def test_of_many_restarts_at_once_each_has_the_directory_to_itself(run: Path, study_file: Path) -> None:
+    command = [sys.executable, "-c", RACE, str(run), str(study_file)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(4)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [errors for _, errors in said] == [""] * 4
+    entries = sum(int(done) for done, _ in said)
+    # Every run that was begun is there still: the first, and one an entry.
+    kept = [*run.parent.glob("run.before-*/study.toml"), *run.glob("study.toml")]
+    assert len(kept) == entries + 1
+    assert entries > 0
+
+
+def without_privileges() -> tuple[str, ...]:
+    """Give the words before a command that let permissions bind it; skip where there are none."""
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may write anywhere, and setpriv, which could change that, is absent")
+    return ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+
+
+@pytest.mark.parametrize("name", [".", "state", "models", "predictions"])
+def test_a_folder_that_cannot_be_written_is_found_at_the_start(run: Path, study_file: Path, name: str) -> None:
+    prefix = without_privileges()
+    folder = run / name
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o555)
+    try:
+        said = elsewhere(run, study_file, prefix=prefix)
+    finally:
+        folder.chmod(0o755)
+    assert said.count("\n") == 1
+    assert f"{folder}: cannot be written (Permission denied). Make it writable" in said
+    assert elsewhere(run, study_file, prefix=prefix) == "in True\n"
+
+
+def test_a_run_below_a_folder_that_cannot_be_written_is_refused(study_file: Path, tmp_path: Path) -> None:
+    prefix = without_privileges()
+    (tmp_path / "closed").mkdir(mode=0o555)
+    said = elsewhere(tmp_path / "closed/run", study_file, prefix=prefix)
+    assert said.count("\n") == 1
+    assert "cannot be written (Permission denied" in said
+
+
+def test_what_stands_where_a_folder_belongs_is_found_at_the_start(run: Path, study_file: Path) -> None:
+    (run / "models").touch()
+    with pytest.raises(RunError, match=r"models: cannot be written \(Not a directory\)"):
+        opened(run, study_file)

@@ -1,41 +1,66 @@
 """Laws of the method, on sites that train in milliseconds."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from polyhead.config import Federation
+from polyhead.federation import site as site_module
 from polyhead.federation import start as start_module
-from polyhead.federation.aggregate import SiteUpdate, weighted_mean
+from polyhead.federation.means import weighted_mean
+from polyhead.federation.private_state import PrivateState, load_private, save_private
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.sharing import NOTHING, Sharing
-from polyhead.federation.simulate import simulate
+from polyhead.federation.simulate import Watch, simulate
 from polyhead.federation.site import Plan, Site, site_round
-from polyhead.federation.snapshot import Snapshot, load_snapshot, save_snapshot
-from polyhead.federation.start import build_models, initial_state
+from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot
+from polyhead.federation.start import build_models, initial_state, part_model
+from polyhead.federation.update import SiteUpdate
 from polyhead.training.local import Stretch, train_locally
 from polyhead.training.model import SiteModel, load_state, model_state
-from tests.conftest import TINY, make_site
+from tests.conftest import FFL, TINY, make_site
 
-FFL = Sharing(backbone=True, batch_norm=True, head=False)
 FED_BN = Sharing(backbone=True, batch_norm=False, head=False)
 CONVENTIONAL = Sharing(backbone=True, batch_norm=True, head=True)
 CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class State:
+    """A federation's state with everything in memory."""
+
+    shared: dict[str, torch.Tensor]
+    private: dict[str, PrivateState]
+
+
 def federate(
     sites: list[Site], plan: Plan, sharing: Sharing, folder: Path, start: Snapshot | None = None
-) -> tuple[Snapshot, list[RoundRow]]:
+) -> tuple[State, list[RoundRow]]:
     models = build_models(sites, TINY, sharing, plan.seed, CPU)
     rows: list[RoundRow] = []
-    end = simulate(sites, models, plan, start or initial_state(models, sharing), folder, rows.append)
-    return end, rows
+    store = Store(folder, "key")
+    begin = start or initial_state(models, sharing, store)
+    end = simulate(sites, models, replace(plan, sharing=sharing), begin, store, Watch(rows.extend))
+    return in_memory(end, folder), rows
 
 
-def final_states(end: Snapshot) -> dict[str, dict[str, torch.Tensor]]:
+def in_memory(snapshot: Snapshot, folder: Path) -> State:
+    private = {site: load_private(folder, site, file) for site, file in snapshot.private.items()}
+    return State(dict(snapshot.shared), private)
+
+
+def initial(sites: list[Site], plan: Plan, sharing: Sharing = FFL) -> State:
+    shared: dict[str, torch.Tensor] = {}
+    private = {}
+    for name, model in build_models(sites, TINY, sharing, plan.seed, CPU).items():
+        shared, private[name] = part_model(model, sharing)
+    return State(shared, private)
+
+
+def final_states(end: State) -> dict[str, dict[str, torch.Tensor]]:
     return {site: {**end.shared, **private.model} for site, private in end.private.items()}
 
 
@@ -44,11 +69,11 @@ def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def assert_one_backbone_and_private_heads(end: Snapshot, initial: Snapshot) -> None:
+def assert_one_backbone_and_private_heads(end: State, begin: State) -> None:
     """The law of FFL after a round."""
     assert end.shared, "nothing is shared"
     assert set(end.private["a"].model) == {"head.weight", "head.bias"}
-    assert not torch.equal(end.shared["backbone.conv1.weight"], initial.shared["backbone.conv1.weight"])
+    assert not torch.equal(end.shared["backbone.conv1.weight"], begin.shared["backbone.conv1.weight"])
     assert not torch.equal(end.private["a"].model["head.weight"][0], end.private["b"].model["head.weight"][0])
 
 
@@ -56,9 +81,9 @@ def test_after_a_round_of_ffl_backbones_are_equal_and_heads_are_not(
     two_sites: list[Site], plan: Plan, tmp_path: Path
 ) -> None:
     one_round = replace(plan, federation=Federation(rounds=1, local_steps=2))
-    initial = initial_state(build_models(two_sites, TINY, FFL, plan.seed, CPU), FFL)
+    begin = initial(two_sites, plan)
     end, _ = federate(two_sites, one_round, FFL, tmp_path)
-    assert_one_backbone_and_private_heads(end, initial)
+    assert_one_backbone_and_private_heads(end, begin)
 
 
 def test_the_name_filter_of_the_released_code_breaks_that_law(
@@ -67,16 +92,17 @@ def test_the_name_filter_of_the_released_code_breaks_that_law(
     def released(model: SiteModel, sharing: Sharing) -> frozenset[str]:
         return frozenset(name for name in model.state_dict() if not ("fc." or "head." in name))  # noqa: SIM222
 
-    monkeypatch.setattr(start_module, "shared_names", released)
-    initial = initial_state(build_models(two_sites, TINY, FFL, plan.seed, CPU), FFL)
+    for module in (start_module, site_module):
+        monkeypatch.setattr(module, "shared_names", released)
+    begin = initial(two_sites, plan)
     end, _ = federate(two_sites, plan, FFL, tmp_path)
     with pytest.raises(AssertionError, match="nothing is shared"):
-        assert_one_backbone_and_private_heads(end, initial)
+        assert_one_backbone_and_private_heads(end, begin)
 
 
 def test_an_update_holds_the_backbone_and_nothing_else(two_sites: list[Site], plan: Plan) -> None:
     models = build_models(two_sites, TINY, FFL, plan.seed, CPU)
-    begin = initial_state(models, FFL)
+    begin = initial(two_sites, plan)
     site = two_sites[0]
     update, private = site_round(site, models["a"], plan, 0, begin.shared, begin.private["a"])
     assert set(vars(update)) == {"site", "round", "examples", "loss", "state"}
@@ -139,15 +165,17 @@ def test_all_methods_start_from_one_broadcast_backbone(two_sites: list[Site], pl
         assert_equal(backbones[0], other)
 
 
-def _after_one_round(sites: list[Site], plan: Plan, sharing: Sharing) -> Snapshot:
+def _after_one_round(sites: list[Site], plan: Plan, sharing: Sharing, folder: Path) -> Snapshot:
     """One round by hand: each site's part, then the mean."""
     models = build_models(sites, TINY, sharing, plan.seed, CPU)
-    state = initial_state(models, sharing)
-    private = dict(state.private)
+    state = initial(sites, plan, sharing)
+    private = {}
 
     def updates() -> Iterator[SiteUpdate]:
         for site in sites:
-            update, private[site.name] = site_round(site, models[site.name], plan, 0, state.shared, private[site.name])
+            agreed = replace(plan, sharing=sharing)
+            update, own = site_round(site, models[site.name], agreed, 0, state.shared, state.private[site.name])
+            private[site.name] = save_private(folder, site.name, 1, own)
             yield update
 
     return Snapshot(1, weighted_mean(updates(), state.shared, "equal"), private)
@@ -159,15 +187,16 @@ def test_going_on_from_a_snapshot_is_never_having_stopped(
     two_sites: list[Site], plan: Plan, sharing: Sharing, kept: str, tmp_path: Path
 ) -> None:
     plan = replace(plan, training=plan.training.model_copy(update={"optimizer_state": kept}))
-    undisturbed, rows = federate(two_sites, plan, sharing, tmp_path)
-    after_one = _after_one_round(two_sites, plan, sharing)
-    save_snapshot(after_one, tmp_path / "state")
-    loaded = load_snapshot(tmp_path / "state", ["a", "b"])
+    undisturbed, rows = federate(two_sites, plan, sharing, tmp_path / "undisturbed")
+    store = Store(tmp_path / "state", "key")
+    save_snapshot(_after_one_round(two_sites, plan, sharing, store.folder), store)
+    loaded = load_snapshot(store, ["a", "b"])
     assert loaded is not None
     assert loaded.rounds_done == 1
-    resumed, later = federate(two_sites, plan, sharing, tmp_path, start=loaded)
+    resumed, later = federate(two_sites, plan, sharing, store.folder, start=loaded)
     for site in ("a", "b"):
         assert_equal(final_states(resumed)[site], final_states(undisturbed)[site])
+        assert_equal(resumed.private[site].optimizer, undisturbed.private[site].optimizer)
     assert [(row.round, row.site, row.loss) for row in later] == [(r.round, r.site, r.loss) for r in rows[2:]]
 
 

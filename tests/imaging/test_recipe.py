@@ -6,10 +6,11 @@ from typing import get_args
 
 import pytest
 
-from polyhead.config import Pixels, parse_study
+from polyhead.config import Pixels
 from polyhead.errors import StudyError
 from polyhead.imaging.recipe import RECIPES, STANDARD, Preset, Recipe, make_recipe
 from polyhead.sites import recipe_of
+from polyhead.study_file import parse_study
 
 STUDY = """
 name = "a"

@@ -1,17 +1,22 @@
 """A model on disk."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from polyhead.config import Model
 from polyhead.errors import WeightsError
 from polyhead.imaging.recipe import STANDARD
-from polyhead.training.backbone import build_backbone, feature_count
+from polyhead.training import model_file
+from polyhead.training.backbone import BACKBONES, build_backbone, feature_count
 from polyhead.training.model import SiteModel, build_head
 from polyhead.training.model_file import load_model, save_model
 from polyhead.training.predict import predict_split, predictions_table
+from polyhead.training.tensor_file import read_tensors, write_tensors
 from tests.conftest import TINY, make_split
 
 FINDINGS = ("Edema", "Mass")
@@ -45,7 +50,141 @@ def test_another_set_of_findings_is_refused(model: SiteModel, tmp_path: Path) ->
 def test_an_incomplete_model_is_refused(model: SiteModel, tmp_path: Path) -> None:
     save_model(model, TINY, STANDARD, {}, tmp_path)
     (tmp_path / "head.safetensors").write_bytes(b"half a fi")
-    with pytest.raises(WeightsError, match="no complete model"):
+    with pytest.raises(WeightsError, match=r"head\.safetensors: 9 bytes instead of the \d+ that were written"):
+        load_model(tmp_path)
+    (tmp_path / "head.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"head\.safetensors: cannot be read \(No such file"):
+        load_model(tmp_path)
+
+
+def test_a_description_cut_off_at_any_byte_is_refused(model: SiteModel, tmp_path: Path) -> None:
+    save_model(model, TINY, STANDARD, {}, tmp_path)
+    raw = (tmp_path / "model.json").read_bytes()
+    for length in range(len(raw) - 2):
+        (tmp_path / "model.json").write_bytes(raw[:length])
+        with pytest.raises(WeightsError, match=r"model\.json: is not JSON, or cut off .*Copy the model's folder"):
+            load_model(tmp_path)
+
+
+def test_a_bit_of_the_description_flipped_is_refused_or_loads_a_model_of_the_same_shapes(
+    model: SiteModel, tmp_path: Path
+) -> None:
+    save_model(model, TINY, STANDARD, {}, tmp_path)
+    raw = (tmp_path / "model.json").read_bytes()
+    # Building a network takes its time; where the choice of one ends, nothing decides any more.
+    refused = 0
+    for bit in range(0, 8 * raw.index(b"preprocessing"), 3):
+        flipped = bytearray(raw)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "model.json").write_bytes(flipped)
+        try:
+            load_model(tmp_path)
+        except WeightsError as problem:
+            refused += 1
+            assert str(tmp_path) in str(problem)  # noqa: PT017
+    assert refused > 100
+
+
+WRONG = [None, True, -1, 1e400, "x", [], [1], {}, {"a": 1}, [["Edema"]], "9" * 5000]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "findings",
+        "model",
+        "model.backbone",
+        "model.width",
+        "model.image_size",
+        "model.more",
+        "files",
+        "files.head",
+        "files.backbone",
+    ],
+)
+def test_a_description_with_a_wrong_value_or_none_is_refused(key: str, model: SiteModel, tmp_path: Path) -> None:
+    save_model(model, TINY, STANDARD, {}, tmp_path)
+    good = json.loads((tmp_path / "model.json").read_text())
+    for value in WRONG:
+        broken = json.loads(json.dumps(good))
+        section = broken[key.partition(".")[0]] if "." in key else broken
+        section[key.rpartition(".")[2]] = value
+        (tmp_path / "model.json").write_text(json.dumps(broken))
+        with pytest.raises(WeightsError, match=r"model\.json.*Copy the model's folder again"):
+            load_model(tmp_path)
+    for name in ("findings", "model", "files"):
+        (tmp_path / "model.json").write_text(json.dumps({other: good[other] for other in good if other != name}))
+        with pytest.raises(WeightsError, match=f"key '{name}'"):
+            load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"7", b"\xff\xfe", b"[" * 900_000, b'{"a":' * 100_000, b"9" * 900_000, b" " * 1_100_000]
+)
+def test_a_description_that_is_none_is_refused(content: bytes, model: SiteModel, tmp_path: Path) -> None:
+    save_model(model, TINY, STANDARD, {}, tmp_path)
+    (tmp_path / "model.json").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"model\.json: "):
+        load_model(tmp_path)
+
+
+def test_a_network_far_larger_than_its_file_is_refused_before_it_is_filled(
+    model: SiteModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(model, TINY, STANDARD, {}, tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    description["model"] |= {"backbone": "resnet200", "width": 4.0}
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    devices = []
+
+    def watched(settings: Model, seed: int) -> torch.nn.Module:
+        network = build_backbone(settings, seed)
+        devices.append(next(network.parameters()).device.type)
+        return network
+
+    monkeypatch.setattr(model_file, "build_backbone", watched)
+    with pytest.raises(WeightsError, match=r"backbone\.safetensors: does not fit model\.json.*"):
+        load_model(tmp_path)
+    assert devices == ["meta"]
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_has_an_outline(name: str) -> None:
+    with torch.device("meta"):
+        outline = build_backbone(Model(backbone=name), seed=0).state_dict()
+    assert all(tensor.device.type == "meta" for tensor in outline.values())
+
+
+def replace_part(folder: Path, part: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Write other tensors, and the description that goes with them."""
+    description = json.loads((folder / "model.json").read_text())
+    description["files"][part] = asdict(write_tensors(folder / f"{part}.safetensors", tensors))
+    (folder / "model.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize("part", ["backbone", "head"])
+def test_a_byte_changed_anywhere_in_the_tensors_is_found(part: str, model: SiteModel, tmp_path: Path) -> None:
+    save_model(model, TINY, STANDARD, {}, tmp_path)
+    file = tmp_path / f"{part}.safetensors"
+    raw = file.read_bytes()
+    for place in range(0, len(raw), len(raw) // 50):
+        file.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        with pytest.raises(WeightsError, match=rf"{part}\.safetensors: is not what was written"):
+            load_model(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["backbone", "head"])
+def test_tensors_of_another_model_are_refused_by_name(part: str, model: SiteModel, tmp_path: Path) -> None:
+    save_model(model, TINY, STANDARD, {}, tmp_path)
+    file = tmp_path / f"{part}.safetensors"
+    good, _ = read_tensors(file, WeightsError, most_bytes=2**20)
+    name = next(name for name in good if name.endswith("weight"))
+    for value in (torch.zeros(0), torch.zeros_like(good[name])[..., :1], good[name].int(), good[name] / 0):
+        replace_part(tmp_path, part, good | {name: value})
+        with pytest.raises(WeightsError, match=rf"{part}\.safetensors: does not fit(.|\n)*{name}"):
+            load_model(tmp_path)
+    replace_part(tmp_path, part, {other: good[other] for other in good if other != name} | {"other": torch.zeros(1)})
+    with pytest.raises(WeightsError, match=f"left over: other\nmissing: {name}"):
         load_model(tmp_path)
 
 

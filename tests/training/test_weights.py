@@ -5,6 +5,7 @@ ResNets and DenseNets have the same names as torchvision's.
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from polyhead.config import Model
 from polyhead.errors import WeightsError
 from polyhead.training.backbone import build_backbone
 from polyhead.training.weights import load_weights
+from tests.training.hostile_files import hostile
 
 NAMES = json.loads((Path(__file__).parent / "imagenet_names.json").read_text())
 BACKBONES = {"resnet18": "resnet18", "densenet121": "densenet121", "efficientnet_b0": "efficientnet-b0"}
@@ -78,12 +80,66 @@ def test_everything_that_does_not_fit_is_named(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
 
 
-def test_a_pickle_is_refused_unopened(tmp_path: Path) -> None:
-    class Canary:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (tmp_path / "executed",))  # type: ignore[return-value]
+def test_of_very_many_misfits_the_first_are_named_and_the_rest_counted(tmp_path: Path) -> None:
+    save_file({f"layer9.{n}": torch.zeros(1) for n in range(60)}, tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match=r"left over: layer9\.49\n") as refusal:
+        load_weights(tiny(), tmp_path / "weights.safetensors")
+    assert len(str(refusal.value).splitlines()) == 52
+    assert re.search(r"and \d+ more$", str(refusal.value))
 
-    torch.save({"conv1.weight": Canary()}, tmp_path / "weights.safetensors")
-    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
-        load_weights(build_backbone(Model(backbone="resnet10", width=0.125), seed=0), tmp_path / "weights.safetensors")
-    assert not (tmp_path / "executed").exists()
+
+def tiny(seed: int = 0) -> torch.nn.Module:
+    return build_backbone(Model(backbone="resnet10", width=0.125), seed=seed)
+
+
+def test_a_file_that_is_made_to_harm_is_refused(tmp_path: Path) -> None:
+    backbone = tiny()
+    for content in hostile().values():
+        (tmp_path / "weights.safetensors").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"weights\.safetensors: "):
+            load_weights(backbone, tmp_path / "weights.safetensors")
+
+
+def test_a_file_far_larger_than_the_backbone_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "weights.safetensors").open("wb") as file:
+        file.truncate(2**30)  # Of zeros that take no room.
+    with pytest.raises(WeightsError, match="1,073,741,824 bytes; what belongs here has at most 27"):
+        load_weights(tiny(), tmp_path / "weights.safetensors")
+
+
+def test_double_precision_and_a_large_classifier_are_accepted(tmp_path: Path) -> None:
+    ours = tiny(1).double().state_dict()
+    save_file(ours | {"fc.weight": torch.zeros(22_000, 1536)}, tmp_path / "weights.safetensors")
+    backbone = tiny(2)
+    assert load_weights(backbone, tmp_path / "weights.safetensors") == ["fc.weight"]
+    assert all(torch.equal(tensor.to(ours[name].dtype), ours[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_far_more_tensors_than_the_backbone_has_are_refused_with_their_number(tmp_path: Path) -> None:
+    network = build_backbone(Model(backbone="efficientnet-b0"), seed=0)
+    save_file({f"a{n}": torch.zeros(1) for n in range(1000)}, tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match="1,000 tensors instead of 3"):
+        load_weights(network, tmp_path / "weights.safetensors")
+
+
+def test_a_name_with_a_number_too_long_to_be_one_is_left_over(tmp_path: Path) -> None:
+    save_file({f"blocks.0.{'9' * 5000}.conv_pw.weight": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match=r"left over: blocks\.0\.999"):
+        load_weights(build_backbone(Model(backbone="efficientnet-b0"), seed=0), tmp_path / "weights.safetensors")
+
+
+def test_a_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    ours = {name: tensor.clone() for name, tensor in tiny(1).state_dict().items()}
+    ours["conv1.weight"][0, 0, 0, 0] = float("inf")
+    save_file(ours, tmp_path / "weights.safetensors")
+    with pytest.raises(WeightsError, match=r"not finite: conv1\.weight"):
+        load_weights(tiny(), tmp_path / "weights.safetensors")
+
+
+def test_a_file_without_batch_norm_counters_leaves_them_at_zero(tmp_path: Path) -> None:
+    ours = {name: tensor for name, tensor in tiny(1).state_dict().items() if not name.endswith("num_batches_tracked")}
+    save_file(ours, tmp_path / "weights.safetensors")
+    backbone = tiny(2)
+    load_weights(backbone, tmp_path / "weights.safetensors")
+    assert int(backbone.state_dict()["bn1.num_batches_tracked"]) == 0
+    assert torch.equal(backbone.state_dict()["conv1.weight"], ours["conv1.weight"])

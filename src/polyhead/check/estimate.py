@@ -40,6 +40,7 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
     StudyError
         If its model cannot be built or timed.
     """
+    from polyhead.federation.snapshot import KEPT
     from polyhead.training.timing import model_bytes, time_steps
 
     findings = max((len(site.findings) for site in sites), default=1)
@@ -51,9 +52,10 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
         (_images(site, "val") + _images(site, "test")) * len(site.findings) * _BYTES_A_PREDICTION for site in sites
     )
     models = runs * len(sites) * (backbone + head)
-    # A snapshot is written whole before the one before it goes.
-    snapshots = 2 * (backbone + len(sites) * _OPTIMIZER * (backbone + head))
-    run = DiskUse(Path.cwd(), models + predictions + snapshots, free_bytes(Path.cwd()))
+    # A snapshot is written whole before an older one goes; the updates of a round lie beside it.
+    kept = KEPT + 1 + (study.federation.validate_every > 0)
+    snapshots = kept * (backbone + len(sites) * (backbone + head + _OPTIMIZER * (backbone + head)))
+    run = DiskUse(Path.cwd(), models + predictions + snapshots + len(sites) * backbone, free_bytes(Path.cwd()))
     words = _words(study.model, study.training)
     if not timed:
         return Estimate(words, study.training.device, None, steps, predicted, None, None, run)

@@ -10,7 +10,7 @@ from polyhead.check.estimate import disk_problems, estimate_study
 from polyhead.check.images import Reading
 from polyhead.check.result import CheckResult, Estimate, SiteCheck
 from polyhead.check.site import check_file, check_labels, match_sites
-from polyhead.config import StudyConfig, StudySite, load_study
+from polyhead.config import StudyConfig, StudySite
 from polyhead.errors import PolyheadError, StudyError
 from polyhead.federation.methods import choose_methods
 from polyhead.federation.start import check_model
@@ -18,6 +18,7 @@ from polyhead.findings import check_aliases, closest
 from polyhead.manifest import Manifest, narrow
 from polyhead.problems import Problem
 from polyhead.sites import recipe_of
+from polyhead.study_file import load_study
 from polyhead.training.device import resolve_device
 
 __all__ = ["check_study"]

@@ -1,132 +1,227 @@
-"""The weighted mean of the sites' updates.
+"""From a round's updates to the next backbone: each is checked, bad ones are left out, the rest is averaged.
 
-Equal weights let every hospital count the same, so a small one is heard; weights by examples make the mean that of
-all images, so a large hospital decides, and the number of its training images becomes known to the server.
-
-The mean is taken as updates arrive: one running sum in float64, whatever the number of sites.
+Updates are taken as they come and one at a time. While they are checked and added up they are also put on disk, if a
+later one can change what becomes of them; usually none does, and they are not read again.
 """
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import torch
 
+from polyhead.config import Federation
 from polyhead.errors import UpdateError
+from polyhead.federation.flat import flatten, unflatten
+from polyhead.federation.means import ReadPiece, coordinate_median, trimmed_mean, weighted_mean
+from polyhead.federation.outliers import finite_distance, too_far
+from polyhead.federation.spool import clear_spool, read_piece, spool_state
+from polyhead.federation.update import SiteUpdate, check_finite, check_update, reason_of, shown
 
-__all__ = ["SiteUpdate", "check_update", "weighted_mean"]
+__all__ = ["Aggregate", "aggregate"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SiteUpdate:
-    """What a site sends after a round; this and nothing else.
+class Aggregate:
+    """What a round came to.
 
     Attributes
     ----------
-    site, round
-        Whose update of which round (from 0).
-    examples
-        Number of the site's training images.
-    loss
-        Mean training loss of the round.
     state
-        The shared entries of the site's model after local training.
+        The shared entries for the next round; a copy of the current ones if no update counted.
+    counted
+        The sites whose updates are in it, in order of arrival.
+    left_out
+        The other sites that sent something, each with the reason.
+    clipped
+        Those of `counted` whose step was shortened, each with the reason.
     """
 
-    site: str
-    round: int
-    examples: int
-    loss: float
     state: dict[str, torch.Tensor]
+    counted: tuple[str, ...]
+    left_out: dict[str, str]
+    clipped: dict[str, str]
 
 
-def weighted_mean(
+@dataclass(frozen=True)
+class _Sound:
+    """An update that passed the checks, without its tensors: they are added up, or on disk, or both."""
+
+    update: SiteUpdate
+    distance: float
+    read: ReadPiece | None
+
+
+@dataclass(frozen=True)
+class _Round:
+    """How a round is judged, and what has come of it so far."""
+
+    current: Mapping[str, torch.Tensor]
+    federation: Federation
+    spool: Path
+    number: int | None
+    measure: bool
+    sound: dict[str, _Sound] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def robust(self) -> bool:
+        return self.federation.aggregation != "mean"
+
+
+def aggregate(
     updates: Iterable[SiteUpdate],
     current: Mapping[str, torch.Tensor],
-    weighting: Literal["equal", "examples"],
+    federation: Federation,
+    spool: Path,
+    sites: int,
+    expected_round: int | None = None,
     sums: dict[str, torch.Tensor] | None = None,
-) -> dict[str, torch.Tensor]:
-    """Average updates entry by entry.
+) -> Aggregate:
+    """Check a round's updates and average those that are sound.
 
     Parameters
     ----------
     updates
-        Consumed one by one; each is held only while it is added. Sorted by site, the result does not depend on the
-        order in which sites are named.
+        Sorted by site; of two from one site the second is dropped. The next is asked for when the one before is dealt
+        with: its tensors may then be written over.
     current
-        The shared entries that the sites started from: the names, shapes and types an update must have.
-    weighting
-        ``equal`` or ``examples``.
+        The shared entries that the sites started from, finite and on the CPU.
+    federation
+        ``aggregation``, ``trim``, ``weighting``, ``distance_rule`` and ``distance_factor`` are read.
+    spool
+        Folder for the updates of this round. Nothing is written there if the mean is the weighted one and distances
+        decide nothing; afterwards it is gone, unless other files were in it.
+    sites
+        How many sites take part at most; with two or fewer, distances decide nothing.
+    expected_round
+        The round under way; None if any will do.
     sums
-        Where to add up: empty, or from an earlier round and written over. To be handed fresh memory by the system takes
-        as long as the adding.
+        Memory to use again; see `polyhead.federation.means.weighted_mean`.
 
     Returns
     -------
-    dict
-        The mean, in the types of `current`; integers (BatchNorm's counters) are rounded. `current` itself, copied, if
-        there was no update.
+    Aggregate
+        As if the sites left out had not been there. Whether enough counted is for the caller to say.
 
     Raises
     ------
-    UpdateError
-        If an update does not fit or is not finite; site and entry are named.
+    DiskError
+        If an update cannot be put on disk.
     """
+    measure = federation.distance_rule != "off" and sites > 2 and bool(current)
+    round_ = _Round(current, federation, spool, expected_round, measure)
     sums = {} if sums is None else sums
-    total = 0
+    clear_spool(spool)
+    try:
+        mean = None
+        if round_.robust:
+            for _ in _sound_updates(updates, round_):
+                pass
+        else:
+            mean = weighted_mean(_sound_updates(updates, round_), current, federation.weighting, sums)
+        return _conclude(round_, mean, sums)
+    finally:
+        clear_spool(spool)
+
+
+def _sound_updates(updates: Iterable[SiteUpdate], round_: _Round) -> Iterator[SiteUpdate]:
+    """Pass on the updates that are sound by themselves; put them on disk if they may be needed again."""
     for update in updates:
-        check_update(update, current)
-        weight = 1 if weighting == "equal" else update.examples
-        for name, tensor in update.state.items():
-            if total:
-                sums[name].add_(tensor, alpha=weight)
-            else:
-                sums[name] = _begin(sums.get(name), tensor, weight)
-        total += weight
-    if not total:
-        return {name: tensor.clone() for name, tensor in current.items()}
-    return {name: _divide(sums[name], total, tensor.dtype) for name, tensor in current.items()}
+        name = _name(update)
+        if name in round_.sound or name in round_.left_out:
+            _log.warning("site %s, round %s: sent another update; only the first is looked at.", name, round_.number)
+            continue
+        try:
+            found = _check(update, round_)
+        except UpdateError as problem:
+            _leave_out(round_, update, reason_of(update, problem))
+            continue
+        read = _keep(update, round_) if round_.measure or round_.robust else None
+        round_.sound[name] = _Sound(replace(update, state={}), found, read)
+        yield update
 
 
-def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> None:
-    """Refuse an update that cannot be averaged.
-
-    Raises
-    ------
-    UpdateError
-        Naming the site and what is wrong: other entries, shapes or types than `current`, a value that is not finite,
-        or a number of examples that is not positive.
-    """
-    where = f"site {update.site}, round {update.round}"
-    unexpected = sorted(set(update.state) ^ set(current))
-    if unexpected:
-        kind = "missing" if unexpected[0] in current else "not to be shared"
-        raise UpdateError(f"{where}: {len(unexpected)} entries differ from the shared ones; {unexpected[0]} is {kind}.")
-    if update.examples < 1:
-        raise UpdateError(f"{where}: {update.examples} examples. At least 1 is needed to count.")
-    if not math.isfinite(update.loss):
-        raise UpdateError(f"{where}: the loss is {update.loss}. Lower the learning rate, or check the images.")
-    for name, tensor in update.state.items():
-        wanted = current[name]
-        if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
-            raise UpdateError(
-                f"{where}: {name} is {tensor.dtype} {tuple(tensor.shape)} instead of "
-                f"{wanted.dtype} {tuple(wanted.shape)}. Site and server must run the same study."
-            )
-        # A sum is finite only if every summand is, and is several times cheaper than asking each. Sums that overflow
-        # (1e38) have no place among weights either.
-        if tensor.is_floating_point() and not math.isfinite(tensor.sum().item()):
-            raise UpdateError(f"{where}: {name} holds a value that is not finite. Lower the learning rate.")
+def _check(update: SiteUpdate, round_: _Round) -> float:
+    """Return the update's distance from the current backbone; 0 if it decides nothing."""
+    check_update(update, round_.current, round_.number)
+    if round_.measure:
+        return finite_distance(update, round_.current)
+    check_finite(update)
+    return 0.0
 
 
-def _begin(into: torch.Tensor | None, tensor: torch.Tensor, weight: int) -> torch.Tensor:
-    first = tensor.to(torch.float64, copy=True) if into is None else into.copy_(tensor)
-    return first if weight == 1 else first.mul_(weight)
+def _keep(update: SiteUpdate, round_: _Round) -> ReadPiece:
+    spooled = spool_state(round_.spool, len(round_.sound), update.state, round_.current)
+    return partial(read_piece, spooled)
 
 
-def _divide(total: torch.Tensor, by: int, dtype: torch.dtype) -> torch.Tensor:
-    """Divide in float64 and round once, to `dtype`; in one pass over the memory where the type allows it."""
-    if dtype.is_floating_point:
-        return torch.div(total, by, out=torch.empty_like(total, dtype=dtype))
-    return (total / by).round().to(dtype)
+def _conclude(round_: _Round, mean: dict[str, torch.Tensor] | None, sums: dict[str, torch.Tensor]) -> Aggregate:
+    """Judge the distances, now that all are known; average again if they changed anything."""
+    factor = round_.federation.distance_factor
+    distances = {name: sound.distance for name, sound in round_.sound.items()}
+    far = too_far(distances, factor) if round_.measure else {}
+    counted, clipped = dict(round_.sound), {}
+    for name, medians in far.items():
+        reason = f"too far: {_number(medians)} times the median distance of the round (allowed: {factor:g})"
+        if round_.federation.distance_rule == "clip":
+            clipped[name] = reason
+            counted[name] = _clip(counted[name], round_.current, factor / medians)
+        else:
+            _leave_out(round_, counted.pop(name).update, reason)
+    if mean is None or far:
+        mean = _average_again(list(counted.values()), round_, sums)
+    return Aggregate(mean, tuple(counted), round_.left_out, clipped)
+
+
+def _average_again(counted: Sequence[_Sound], round_: _Round, sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Average updates from the disk."""
+    federation, current = round_.federation, round_.current
+    reads = [sound.read for sound in counted if sound.read]
+    if federation.aggregation == "median":
+        return coordinate_median(reads, current)
+    if federation.aggregation == "trimmed_mean":
+        return trimmed_mean(reads, current, federation.trim)
+    whole = (
+        replace(sound.update, state=_read_state(read, current)) for sound, read in zip(counted, reads, strict=True)
+    )
+    return weighted_mean(whole, current, federation.weighting, sums)
+
+
+def _read_state(read: ReadPiece, current: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: unflatten(read(name, 0, tensor.numel()), like=tensor) for name, tensor in current.items()}
+
+
+def _clip(sound: _Sound, current: Mapping[str, torch.Tensor], share: float) -> _Sound:
+    """Shorten an update's step to a share of its length; its counters, which no distance measures, stay."""
+    read = sound.read
+    if read is None:
+        return sound
+
+    def read_clipped(name: str, start: int, stop: int) -> torch.Tensor:
+        sent = read(name, start, stop)
+        if not sent.is_floating_point():
+            return sent
+        begin = flatten(current[name], like=current[name])[start:stop].double()
+        return (begin + share * (sent.double() - begin)).to(sent.dtype)
+
+    return replace(sound, read=read_clipped)
+
+
+def _leave_out(round_: _Round, update: SiteUpdate, reason: str) -> None:
+    round_.left_out[_name(update)] = reason
+    # The caller tells people, once for a site that is left out of every round.
+    _log.info("site %s, round %s: left out: %s", _name(update), shown(update.round), reason)
+
+
+def _name(update: SiteUpdate) -> str:
+    """Return the site's name as it may be printed; what is no name cannot be mistaken for a site's."""
+    return shown(update.site) if isinstance(update.site, str) else f"({shown(update.site)})"
+
+
+def _number(medians: float) -> str:
+    return f"{medians:.1f}" if medians < 1e6 else f"{medians:.3g}"

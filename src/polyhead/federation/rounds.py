@@ -2,13 +2,15 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from polyhead.atomic import write_atomically
+from polyhead.atomic import append_durably, write_atomically
 from polyhead.errors import RunError
+from polyhead.printable import printable
 
-__all__ = ["RoundRow", "append_round", "trim_rounds"]
+__all__ = ["RoundRow", "append_rounds", "trim_rounds"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,17 @@ class RoundRow:
     round
         From 0; fine-tuning after the last round counts as one more.
     loss
-        Mean training loss of its steps.
+        Mean training loss of its steps; not a number where there were none.
     seconds
         Time that the site took.
     bytes_up, bytes_down
         Size of the tensors that the site sent and received.
     status
-        ``averaged``: the update entered the mean; ``alone``: nothing was sent; ``no training images``: the site took no
-        part, and its loss is not a number.
+        ``averaged``: the update entered the mean; ``clipped: REASON``: it did, made smaller; ``left out: REASON``: it
+        did not; ``failed: REASON``: there was none; ``repeated: N of M sites``: it was good, but too few others were,
+        and the round was begun again; ``alone``: nothing was sent; ``no training images``: the site took no part.
+    validation
+        Mean AUROC of the averaged state on the site's validation images; blank where it was not measured.
     """
 
     round: int
@@ -37,40 +42,91 @@ class RoundRow:
     bytes_up: int
     bytes_down: int
     status: str
+    validation: float | None = None
 
 
 _COLUMNS = ("method", "seed", *(field.name for field in fields(RoundRow)))
 
 
-def append_round(run: Path, method: str, seed: int, row: RoundRow) -> None:
-    """Add a line to ``rounds.csv``."""
+def append_rounds(run: Path, method: str, seed: int, rows: Sequence[RoundRow]) -> None:
+    """Add the rows of a round to ``rounds.csv``, all in one write; on return they are on disk.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full.
+    """
     file = run / "rounds.csv"
-    header = not file.exists()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    if header:
+    text, writer = _writer()
+    # A power cut may leave the new file without its first line.
+    if not file.exists() or file.stat().st_size == 0:
         writer.writeheader()
-    writer.writerow({"method": method, "seed": seed, **asdict(row)})
-    with file.open("a") as opened:
-        opened.write(text.getvalue())
+    for row in rows:
+        # A line break in a reason would make two lines of the row, and the second could be lost alone.
+        status = printable(row.status).replace("\n", " ")
+        writer.writerow({"method": method, "seed": seed, **asdict(row), "status": status})
+    append_durably(file, text.getvalue())
 
 
 def trim_rounds(run: Path, method: str, seed: int, rounds_done: int) -> None:
-    """Drop the rounds of a federation that will be done again, and a line that was cut off."""
+    """Drop the rounds of a federation that will be done again, and a line that was cut off.
+
+    A file of an older version, without the last column, gets it, blank.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged, with the line and what to do.
+    """
     file = run / "rounds.csv"
     if not file.exists():
         return
-    lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    rows = csv.DictReader(lines)
-    kept = io.StringIO()
-    writer = csv.DictWriter(kept, _COLUMNS, lineterminator="\n")
+    kept, writer = _writer()
     writer.writeheader()
-    try:
-        for row in rows:
-            if (row["method"], row["seed"]) != (method, str(seed)) or int(row["round"]) < rounds_done:
-                writer.writerow(row)
-    except (KeyError, ValueError, TypeError) as problem:
-        raise RunError(
-            f"{file}: is broken ({problem!r}). Remove it; what it told of earlier rounds is lost."
-        ) from problem
+    for row in _read(file):
+        if (row["method"], row["seed"]) != (method, str(seed)) or int(row["round"]) < rounds_done:
+            writer.writerow(row)
     write_atomically(file, kept.getvalue())
+
+
+def _writer() -> tuple[io.StringIO, "csv.DictWriter[str]"]:
+    text = io.StringIO()
+    return text, csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+
+
+def _read(file: Path) -> list[dict[str, str]]:
+    """Return the rows of the file but one that was cut off, each a text for every column."""
+    reader, rows = csv.reader(()), []
+    try:
+        # Opening a pipe could wait for ever.
+        if not file.is_file():
+            raise ValueError("it is no file")
+        raw = file.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1].decode("utf-8-sig")
+        if "\0" in whole:
+            raise ValueError("it holds bytes of no text")
+        reader = csv.reader(io.StringIO(whole, newline=""), strict=True)
+        header = tuple(next(reader, _COLUMNS))
+        if header not in (_COLUMNS, _COLUMNS[:-1]):
+            raise ValueError("it has other columns")
+        for values in reader:
+            rows.append(_checked(header, values))
+    except (OSError, ValueError, csv.Error) as problem:
+        where = f", line {reader.line_num}" if reader.line_num else ""
+        raise RunError(
+            f"{file}{where}: is damaged ({problem}). Remove the file: what it told of earlier rounds "
+            "is lost, results are not. Then give the same command again."
+        ) from problem
+    return rows
+
+
+def _checked(header: Sequence[str], values: Sequence[str]) -> dict[str, str]:
+    if len(values) != len(header):
+        raise ValueError(f"{len(values)} fields, but the first line has {len(header)}")
+    row = {"validation": "", **dict(zip(header, values, strict=True))}
+    for name in ("seed", "round", "bytes_up", "bytes_down"):
+        if not (row[name].isascii() and row[name].isdigit()):
+            raise ValueError(f"column {name!r}: {row[name]!r} is no whole number")
+    for name in ("loss", "seconds", *(["validation"] if row["validation"] else [])):
+        float(row[name])
+    return row

@@ -7,23 +7,54 @@
 ``sources.json``                                    the choices behind the sites' labels, where they are on record
 ``sites.csv``                                       images and labels a site, split and finding
 ``rounds.csv``                                      a row a method, seed, round and site
+``run.log``                                         what was done and what went wrong, with times
 ``models/METHOD/seed-N/SITE/``                      ``backbone.safetensors head.safetensors model.json``
 ``predictions/METHOD/seed-N/SITE/{val,test}.parquet``
-``state/METHOD/seed-N/``                            snapshot of a federation that is not finished yet
+``state/METHOD/seed-N/``                            the last snapshots of a federation, ``round-R.json``,
+                                                    ``shared-R.safetensors`` and ``SITE/private-R.safetensors``; after
+                                                    its end ``done.json``, the hashes of what it left
 ``metrics.csv comparisons.csv report.html``         written by evaluation and report
+``.lock``                                           locked while a process runs here; names it
 ==================================================  ===============================================================
+
+With ``--restart`` the whole directory becomes ``RUN.before-1``, or the next number that is free.
 """
 
-import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from polyhead.atomic import write_atomically
-from polyhead.errors import RunError
+from polyhead.atomic import remove_leftovers, write_atomically
+from polyhead.errors import RunError, StudyError
+from polyhead.federation.run_lock import locked, signed
+from polyhead.study_file import changed_settings, load_study, parse_study
 
-__all__ = ["model_folder", "open_run", "predictions_folder", "state_folder"]
+__all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "state_folder"]
+
+_MOST_NAMED = 5
+_REMEDY = "Choose another --out, or begin anew with --restart, which keeps this run beside the new one."
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What was found where a run was to be opened.
+
+    Attributes
+    ----------
+    known
+        Whether the run was there before, with the same study.
+    moved_to
+        Where `restart` moved what was there; None if nothing was.
+    unfinished
+        A text about the process that ran there last, if that did not end by itself; None otherwise.
+    """
+
+    known: bool
+    moved_to: Path | None
+    unfinished: str | None
 
 
 def model_folder(run: Path, method: str, seed: int, site: str) -> Path:
@@ -37,47 +68,123 @@ def predictions_folder(run: Path, method: str, seed: int, site: str) -> Path:
 
 
 def state_folder(run: Path, method: str, seed: int) -> Path:
-    """Return where snapshots of an unfinished federation lie."""
+    """Return where a federation's snapshots lie, and afterwards the note that it is done."""
     return run / "state" / method / f"seed-{seed}"
 
 
 @contextmanager
-def open_run(run: Path, study_file: Path) -> Iterator[bool]:
+def open_run(run: Path, study_file: Path, restart: bool = False) -> Iterator[Opened]:
     """Make or reopen a run directory and keep other processes out of it meanwhile.
 
-    Yields
-    ------
-    bool
-        Whether it was there before with the same study.
+    Parameters
+    ----------
+    run
+        The directory.
+    study_file
+        Its bytes are copied into a new run. A run goes on with any study file of the same settings, however it is
+        written.
+    restart
+        Begin anew; what was there is kept under another name.
 
     Raises
     ------
     RunError
-        If the directory cannot be written, is in use, or belongs to another study.
+        If the directory cannot be written, is in use, is no run, or belongs to another study (what changed).
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        # Never through a link, and never emptied: the file may not be ours.
-        lock = os.fdopen(os.open(run / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o644), "r+")
-    except OSError as problem:
-        raise RunError(f"{run}: cannot be written ({problem.strerror}). Choose another --out.") from problem
-    with lock:
+    _refuse_strangers(run)
+    moved: list[Path] = []
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
-            raise RunError(
-                f"{run}: another process is running in it. Wait for it, or choose another --out."
-            ) from problem
-        yield _claim(run, study_file.read_bytes())
+            lock = stack.enter_context(locked(run))
+            unfinished = lock.unfinished
+            # More than once only if others begin and end a run there in between.
+            while restart and os.path.lexists(run / "study.toml"):
+                moved.append(_rename(run.resolve(), study_file.resolve()))
+                stack.close()
+                lock = stack.enter_context(locked(run))
+            known = _claim(run, study_file)
+            stack.enter_context(signed(lock))
+        except RunError as problem:
+            if not moved:
+                raise
+            raise RunError(f"{problem} What was there before lies in {moved[0]}.") from problem
+        yield Opened(known, moved[0] if moved else None, unfinished)
 
 
-def _claim(run: Path, study: bytes) -> bool:
-    copy = run / "study.toml"
-    if not copy.exists():
-        if strangers := [path.name for path in run.iterdir() if not path.name.startswith(".")]:
-            raise RunError(f"{run}: is no run directory, but holds {strangers[0]!r}. Choose another --out.")
+def _refuse_strangers(run: Path) -> None:
+    """Refuse a folder that holds anything but is no run, before a file of ours is put there."""
+    try:
+        strangers = [path.name for path in run.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise RunError(f"{run}: cannot be read ({problem.strerror}). Choose another --out.") from problem
+    if strangers and "study.toml" not in strangers:
+        raise RunError(f"{run}: is no run directory, but holds {min(strangers)!r}. Choose another --out.")
+
+
+def _rename(run: Path, study_file: Path) -> Path:
+    """Move a run, whose lock is held, out of the way; return where it is now."""
+    for inside, what in ((study_file, "the study file lies"), (Path.cwd(), "this command was started")):
+        if inside.is_relative_to(run):
+            raise RunError(f"{run}: {what} inside the run that --restart moves away. Choose another place for it.")
+    number = 1
+    while os.path.lexists(to := run.with_name(f"{run.name}.before-{number}")):
+        number += 1
+    try:
+        run.rename(to)
+    except OSError as problem:
+        raise RunError(f"{run}: cannot be moved to {to} ({problem.strerror}). Choose another --out.") from problem
+    return to
+
+
+def _claim(run: Path, study_file: Path) -> bool:
+    """Make the directory, whose lock is held, the run of a study; return whether it was before."""
+    _check_writable(run)
+    remove_leftovers(run)
+    study, copy = study_file.read_bytes(), run / "study.toml"
+    if not os.path.lexists(copy):
         write_atomically(copy, study)
         return False
-    if copy.read_bytes() != study:
-        raise RunError(f"{run}: belongs to another study; compare {copy} with yours. Choose another --out.")
+    if _read_copy(copy) != study:
+        _check_same(run, study_file)
     return True
+
+
+def _check_writable(run: Path) -> None:
+    """Find out by writing: permissions, a read-only mount and a server's own rules all show in that alone."""
+    for folder in (run, *(run / name for name in ("state", "models", "predictions"))):
+        if folder == run or os.path.lexists(folder):
+            try:
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as problem:
+                raise RunError(
+                    f"{folder}: cannot be written ({problem.strerror}). Make it writable, or choose another --out."
+                ) from problem
+
+
+def _read_copy(copy: Path) -> bytes:
+    try:
+        # Opening a pipe could wait for ever.
+        if not copy.is_file():
+            raise RunError(f"{copy}: is no file. Remove it, or choose another --out.")
+        return copy.read_bytes()
+    except OSError as problem:
+        raise RunError(f"{copy}: cannot be read ({problem.strerror}). {_REMEDY}") from problem
+
+
+def _check_same(run: Path, study_file: Path) -> None:
+    copy = run / "study.toml"
+    try:
+        # As if it lay beside the other, so that relative paths mean the same in both.
+        old = parse_study(_read_copy(copy).decode(), study_file.parent, str(copy))
+    except (StudyError, UnicodeDecodeError) as problem:
+        raise RunError(
+            f"{copy}: the run's own copy of its study is damaged. {problem} "
+            f"Copy the study file that the run began with over it. {_REMEDY}"
+        ) from problem
+    if changed := changed_settings(old, load_study(study_file)):
+        more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
+        named = "; ".join(changed[:_MOST_NAMED])
+        raise RunError(f"{run}: belongs to another study. {named}{more}. {_REMEDY}")

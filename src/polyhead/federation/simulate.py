@@ -1,32 +1,76 @@
 """A federation in one process: the paper's loop."""
 
+import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from polyhead.federation.aggregate import SiteUpdate, weighted_mean
+from polyhead.errors import RunError
+from polyhead.federation.aggregate import Aggregate, aggregate
+from polyhead.federation.failure import describe_failure
+from polyhead.federation.private_state import PrivateFile, PrivateState, load_private, save_private
 from polyhead.federation.rounds import RoundRow
-from polyhead.federation.site import Plan, PrivateState, Site, site_round
-from polyhead.federation.snapshot import Snapshot, save_snapshot
-from polyhead.training.model import SiteModel
+from polyhead.federation.site import Plan, Site, site_round
+from polyhead.federation.snapshot import Snapshot, Store, save_snapshot
+from polyhead.federation.update import SiteUpdate
+from polyhead.training.model import SiteModel, load_state
 
-__all__ = ["simulate"]
+__all__ = ["Watch", "simulate"]
 
-# So much work may be lost when a run is interrupted; writing optimizer states after every short round would cost more.
-_SECONDS_BETWEEN_SNAPSHOTS = 30.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what a federation does.
+
+    Attributes
+    ----------
+    on_round
+        Gets the rows of a round, before its snapshot is written; of a round that is repeated, those of each attempt.
+    on_step
+        Called after each optimizer step; what it raises ends the federation there.
+    validate
+        Returns the mean AUROC of a site's model on its validation images; None if it has no AUROC.
+    """
+
+    on_round: Callable[[list[RoundRow]], None]
+    on_step: Callable[[], None] | None = None
+    validate: Callable[[SiteModel, Site], float | None] | None = None
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What stays the same through all rounds."""
+
+    sites: Sequence[Site]
+    models: Mapping[str, SiteModel]
+    plan: Plan
+    store: Store
+    watch: Watch
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of one attempt at a round: each site's row and new private state, and the mean."""
+
+    rows: dict[str, RoundRow]
+    private: dict[str, PrivateFile]
+    mean: Aggregate
 
 
 def simulate(
-    sites: Sequence[Site],
-    models: Mapping[str, SiteModel],
-    plan: Plan,
-    start: Snapshot,
-    folder: Path,
-    on_round: Callable[[RoundRow], None],
+    sites: Sequence[Site], models: Mapping[str, SiteModel], plan: Plan, start: Snapshot, store: Store, watch: Watch
 ) -> Snapshot:
     """Run all rounds of a federation.
+
+    In memory there are the shared state, its sums, and one site's model and private state at a time, however many sites
+    there are.
 
     Parameters
     ----------
@@ -36,48 +80,130 @@ def simulate(
         Each site's model; the backbone may be the same object for all.
     start
         State to go on from: before the first round, or a snapshot.
-    folder
-        Where snapshots are kept.
-    on_round
-        Told of every site's round.
+    store
+        Where the sites' private states lie, and where a snapshot is written after every round.
 
     Returns
     -------
     Snapshot
         State after the last round.
+
+    Raises
+    ------
+    RunError
+        If too few sites could be counted in every attempt at a round; the state before it is kept.
+    DiskError
+        If a disk is full; the state before the round is kept.
     """
+    loop = _Loop(sorted(sites, key=lambda site: site.name), models, plan, store, watch)
     state = start
-    sums: dict[str, torch.Tensor] = {}
-    saved = time.monotonic()
     for round_ in range(state.rounds_done, plan.federation.rounds):
-        private = dict(state.private)
-        updates = _updates(sites, models, plan, round_, state.shared, private, on_round)
-        shared = weighted_mean(updates, state.shared, plan.federation.weighting, sums)
-        state = Snapshot(round_ + 1, shared, private)
-        if time.monotonic() - saved > _SECONDS_BETWEEN_SNAPSHOTS:
-            save_snapshot(state, folder)
-            saved = time.monotonic()
+        attempt = _round(loop, round_, state)
+        counted = {site: attempt.private[site] for site in attempt.mean.counted}
+        # Who was left out goes on from where it was before: as if it had not taken part.
+        state = Snapshot(round_ + 1, attempt.mean.state, {**state.private, **counted})
+        scores = _validate(loop, state)
+        rows = [replace(row, validation=scores.get(site)) for site, row in attempt.rows.items()]
+        known = [score for score in scores.values() if score is not None]
+        state = replace(state, validation=math.fsum(known) / len(known) if known else None)
+        watch.on_round(rows)
+        save_snapshot(state, store)
     return state
 
 
+def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
+    """Attempt a round until enough sites count."""
+    wanted = loop.plan.federation.min_sites or math.ceil(len(loop.sites) / 2)
+    most = loop.plan.federation.round_attempts
+    for number in range(1, most + 1):
+        attempt = _attempt(loop, round_, state)
+        counted = len(attempt.mean.counted)
+        if counted >= wanted:
+            return attempt
+        status = f"repeated: {counted} of {len(loop.sites)} sites"
+        loop.watch.on_round(
+            [replace(r, status=status) if s in attempt.mean.counted else r for s, r in attempt.rows.items()]
+        )
+        _log.warning("round %d, attempt %d of %d: %d sites of %d needed.", round_, number, most, counted, wanted)
+    reasons = "; ".join(f"site {site}: {row.status.rstrip('.')}" for site, row in attempt.rows.items())
+    raise RunError(
+        f"round {round_}: in the last of {most} attempts {counted} of {len(loop.sites)} sites could be counted, "
+        f"and federation.min_sites needs {wanted}. {reasons}. "
+        "The state before this round is kept; mend the sites, then give the same command again."
+    )
+
+
+def _attempt(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
+    rows: dict[str, RoundRow] = {}
+    private: dict[str, PrivateFile] = {}
+    updates = _updates(loop, round_, state, rows, private)
+    spool = loop.store.folder / "round"
+    mean = aggregate(updates, state.shared, loop.plan.federation, spool, len(loop.sites), round_, loop.sums)
+    for site, reason in mean.left_out.items():
+        rows[site] = replace(rows[site], status=f"left out: {reason}")
+    for site, reason in mean.clipped.items():
+        rows[site] = replace(rows[site], status=f"clipped: {reason}")
+    for row in rows.values():
+        if ":" in row.status:
+            _tell(loop, row)
+    return _Attempt(rows, private, mean)
+
+
 def _updates(
-    sites: Sequence[Site],
-    models: Mapping[str, SiteModel],
-    plan: Plan,
-    round_: int,
-    shared: Mapping[str, torch.Tensor],
-    private: dict[str, PrivateState],
-    on_round: Callable[[RoundRow], None],
+    loop: _Loop, round_: int, state: Snapshot, rows: dict[str, RoundRow], private: dict[str, PrivateFile]
 ) -> Iterator[SiteUpdate]:
-    """Let each site take its part in a round, put its new private state into `private`, and pass its update on."""
-    status = "averaged" if shared else "alone"
-    for site in sorted(sites, key=lambda site: site.name):
+    """Let each site take its part in a round; note it in `rows` and `private`, and pass its update on."""
+    down = _bytes(state.shared)
+    status = "averaged" if state.shared else "alone"
+    for site in loop.sites:
         began = time.monotonic()
-        update, private[site.name] = site_round(site, models[site.name], plan, round_, shared, private[site.name])
+        try:
+            update, own = _site_round(loop, site, round_, state)
+        except Exception as problem:  # Whatever it is, it ends this site's round, not the others'.
+            rows[site.name] = _failed(round_, site.name, time.monotonic() - began, problem)
+            continue
+        private[site.name] = save_private(loop.store.folder, site.name, round_ + 1, own)
         seconds = time.monotonic() - began
-        on_round(RoundRow(round_, site.name, update.loss, seconds, _bytes(update.state), _bytes(shared), status))
+        rows[site.name] = RoundRow(round_, site.name, _number(update.loss), seconds, _bytes(update.state), down, status)
         yield update
 
 
-def _bytes(state: Mapping[str, torch.Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in state.values())
+def _site_round(loop: _Loop, site: Site, round_: int, state: Snapshot) -> tuple[SiteUpdate, PrivateState]:
+    own = load_private(loop.store.folder, site.name, state.private[site.name])
+    return site_round(site, loop.models[site.name], loop.plan, round_, state.shared, own, loop.watch.on_step)
+
+
+def _failed(round_: int, site: str, seconds: float, problem: Exception) -> RoundRow:
+    # The whole of it may hold paths and patients: for the site's own log, not for the table.
+    _log.info("round %d, site %s failed: %s", round_, site, problem, exc_info=problem)
+    return RoundRow(round_, site, math.nan, seconds, 0, 0, f"failed: {describe_failure(problem)}")
+
+
+def _tell(loop: _Loop, row: RoundRow) -> None:
+    """Warn of what did not go well; of a site's later rounds only the log is told."""
+    level = logging.INFO if row.site in loop.warned else logging.WARNING
+    loop.warned.add(row.site)
+    _log.log(level, "round %d, site %s: %s", row.round, row.site, row.status)
+
+
+def _validate(loop: _Loop, state: Snapshot) -> dict[str, float | None]:
+    """Measure each site's AUROC on its validation images under a new state; empty in rounds without validation."""
+    every, last = loop.plan.federation.validate_every, loop.plan.federation.rounds
+    if not (every and loop.watch.validate and (state.rounds_done % every == 0 or state.rounds_done == last)):
+        return {}
+    scores = {}
+    for site in loop.sites:
+        model = loop.models[site.name]
+        own = load_private(loop.store.folder, site.name, state.private[site.name])
+        load_state(model, {**state.shared, **own.model})
+        scores[site.name] = loop.watch.validate(model, site)
+    return scores
+
+
+def _number(loss: object) -> float:
+    """Return a loss for the table; NaN for what is none."""
+    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else math.nan
+
+
+def _bytes(state: Mapping[str, object]) -> int:
+    return sum(tensor.nbytes for tensor in state.values() if isinstance(tensor, torch.Tensor))

@@ -1,17 +1,21 @@
 """One site's part of a round."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 
 from polyhead.config import Federation, Training
-from polyhead.federation.aggregate import SiteUpdate
+from polyhead.errors import UpdateError
+from polyhead.federation.private_state import PrivateState
+from polyhead.federation.sharing import Sharing, shared_names
+from polyhead.federation.update import SiteUpdate
+from polyhead.printable import printable
 from polyhead.training.dataset import SplitData
 from polyhead.training.local import Stretch, train_locally
 from polyhead.training.model import SiteModel, copy_state, load_state
 
-__all__ = ["Plan", "PrivateState", "Site", "finetune", "site_round"]
+__all__ = ["Plan", "Site", "finetune", "site_round"]
 
 
 @dataclass(frozen=True)
@@ -43,28 +47,13 @@ class Site:
 
 
 @dataclass(frozen=True)
-class PrivateState:
-    """What a site keeps for itself between rounds.
-
-    Attributes
-    ----------
-    model
-        The entries of its model that are not shared: the head, and private BatchNorm layers.
-    optimizer
-        Its optimizer's state; empty before the first round.
-    """
-
-    model: dict[str, torch.Tensor]
-    optimizer: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Plan:
     """What all sites agreed on."""
 
     seed: int
     federation: Federation
     training: Training
+    sharing: Sharing
 
 
 def site_round(
@@ -74,6 +63,7 @@ def site_round(
     round_: int,
     shared: Mapping[str, torch.Tensor],
     private: PrivateState,
+    on_step: Callable[[], None] | None = None,
 ) -> tuple[SiteUpdate, PrivateState]:
     """Take part in one round: load what is shared and what is private, train, part the two again.
 
@@ -86,7 +76,9 @@ def site_round(
     shared
         The shared entries as the server sent them.
     private
-        From the round before. Its optimizer state is used up; to do a round again, load a snapshot.
+        From the round before. Its optimizer state is used up; to do a round again, load it again.
+    on_step
+        Called after each optimizer step.
 
     Returns
     -------
@@ -95,7 +87,13 @@ def site_round(
         the model is used again.
     PrivateState
         Everything that does not.
+
+    Raises
+    ------
+    UpdateError
+        If the server asks for anything but what this site's own study shares, such as the head.
     """
+    _refuse_strangers(shared, shared_names(model, plan.sharing))
     load_state(model, {**shared, **private.model})
     steps = plan.federation.local_steps
     loss, optimizer = train_locally(
@@ -104,13 +102,20 @@ def site_round(
         plan.training,
         Stretch(round_ * steps, steps, plan.federation.rounds * steps, (plan.seed, site.name)),
         private.optimizer if plan.training.optimizer_state == "keep" else {},
+        on_step,
     )
     state = model.state_dict()
     update = SiteUpdate(site.name, round_, len(site.train), loss, {name: state.pop(name).cpu() for name in shared})
     return update, PrivateState(copy_state(state), optimizer if plan.training.optimizer_state == "keep" else {})
 
 
-def finetune(site: Site, model: SiteModel, plan: Plan) -> float:
+def _refuse_strangers(asked: Mapping[str, torch.Tensor], allowed: frozenset[str]) -> None:
+    for name in sorted(set(asked) ^ allowed):
+        what = "is missing in what the server sent" if name in allowed else "is not shared in this study and stays here"
+        raise UpdateError(f"{printable(name)[:100]} {what}. Site and server must run the same study.")
+
+
+def finetune(site: Site, model: SiteModel, plan: Plan, on_step: Callable[[], None] | None = None) -> float:
     """Train on alone after the last round, with a fresh optimizer and schedule; return the mean loss.
 
     Model selection has no part in it: the number of steps is the study's.
@@ -118,4 +123,4 @@ def finetune(site: Site, model: SiteModel, plan: Plan) -> float:
     steps = plan.federation.finetune_steps
     head_only = plan.federation.finetune == "head"
     stretch = Stretch(0, steps, steps, (plan.seed, site.name, "finetune"), head_only)
-    return train_locally(model, site.train, plan.training, stretch, {})[0]
+    return train_locally(model, site.train, plan.training, stretch, {}, on_step)[0]

@@ -1,22 +1,46 @@
 """The state of a federation on disk, so that an interrupted run goes on where it was.
 
-``SITE/private-R.safetensors`` in each site's folder, then ``shared.safetensors``, which names the round R. Each file is
-renamed into place, the shared one last: a snapshot is whole or it is not there.
+=============================  ====================================================================================
+``SITE/private-R.safetensors``  each site's private state after round R
+``shared-R.safetensors``        the shared entries after round R
+``round-R.json``                the manifest: size and hash of each of these files. Written last
+=============================  ====================================================================================
+
+Every file is flushed to disk and renamed into place before the manifest that names it, so a snapshot whose manifest is
+there is whole, or it was damaged later, which its hashes tell. The last two snapshots and the best by validation are
+kept: a damaged one is not the end.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
-from polyhead.federation.site import PrivateState
-from polyhead.training.model_file import write_tensors
+from polyhead.federation.private_state import PrivateFile, private_path
+from polyhead.training.tensor_file import Stored, read_tensors, write_tensors
 
-__all__ = ["Snapshot", "load_snapshot", "save_snapshot"]
+__all__ = ["KEPT", "Snapshot", "Store", "best_snapshot", "load_snapshot", "remove_snapshots", "save_snapshot"]
+
+_log = logging.getLogger(__name__)
+_MOST_BYTES = 2**20
+
+KEPT = 2
+"""How many of the last snapshots are kept, beside the best."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a federation's state is kept, and whose it is: `key` is a hash of the study and its data."""
+
+    folder: Path
+    key: str
 
 
 @dataclass(frozen=True)
@@ -30,63 +54,168 @@ class Snapshot:
     shared
         The shared entries of the sites' models.
     private
-        Each site's private state.
+        Each site's private state, as a file in the store: in memory there is never more than one.
+    validation
+        Mean AUROC of this state over the sites' validation images; None where it was not measured.
     """
 
     rounds_done: int
     shared: Mapping[str, torch.Tensor]
-    private: Mapping[str, PrivateState]
+    private: Mapping[str, PrivateFile]
+    validation: float | None = None
 
 
-def save_snapshot(snapshot: Snapshot, folder: Path) -> None:
-    """Write a snapshot and remove the one before."""
-    for site, private in snapshot.private.items():
-        write_tensors(_private_file(folder, site, snapshot.rounds_done), _flatten(private))
-    write_tensors(folder / "shared.safetensors", snapshot.shared, {"rounds_done": snapshot.rounds_done})
-    for site in snapshot.private:
-        current = _private_file(folder, site, snapshot.rounds_done)
-        for file in current.parent.glob("private-*.safetensors"):
-            if file != current:
-                file.unlink()
+def save_snapshot(snapshot: Snapshot, store: Store) -> None:
+    """Write a snapshot, whose private files are there already, and remove what is not kept any longer.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full; the snapshots before are untouched.
+    """
+    shared = write_tensors(_shared_path(store.folder, snapshot.rounds_done), snapshot.shared)
+    manifest = {
+        "key": store.key,
+        "rounds_done": snapshot.rounds_done,
+        "validation": snapshot.validation,
+        "shared": [shared.bytes, shared.sha256],
+        "private": {
+            site: [file.rounds_done, file.stored.bytes, file.stored.sha256] for site, file in snapshot.private.items()
+        },
+    }
+    write_atomically(_manifest_path(store.folder, snapshot.rounds_done), json.dumps(manifest))
+    _remove_others(store)
 
 
-def load_snapshot(folder: Path, sites: Sequence[str]) -> Snapshot | None:
-    """Return the snapshot of a folder, or None if there is none.
+def load_snapshot(store: Store, sites: Sequence[str]) -> Snapshot | None:
+    """Return the last good snapshot, or None if there is none; every damaged one is warned about and given up."""
+    found = sorted(_manifests(store.folder), reverse=True)
+    for rounds_done in found:
+        try:
+            return _load(store, rounds_done, sites)
+        except RunError as problem:
+            _log.warning("the snapshot after round %d cannot be used; going back. %s", rounds_done, problem)
+            # Its rounds will be done again, and must not be taken for older than it is.
+            _manifest_path(store.folder, rounds_done).unlink()
+    if found:
+        _log.warning("%s: none of its snapshots can be used; this federation begins anew.", store.folder)
+    return None
+
+
+def best_snapshot(store: Store, sites: Sequence[str]) -> Snapshot:
+    """Return the snapshot with the highest validation, the earliest of equals.
 
     Raises
     ------
     RunError
-        If it is broken, with the folder to remove.
+        If none was validated, or the best is damaged.
     """
-    if not (folder / "shared.safetensors").exists():
-        return None
+    best = _best(_readable(store))
+    if best is None:
+        raise RunError(f"{store.folder}: no state has a validation AUROC, so none is the best. Set select = 'last'.")
+    return _load(store, best, sites)
+
+
+def remove_snapshots(store: Store) -> None:
+    """Remove all snapshots, and the sites' folders in the store with them."""
+    for rounds_done in list(_manifests(store.folder)):
+        _manifest_path(store.folder, rounds_done).unlink()
+    for file in _state_files(store.folder):
+        file.unlink()
+    for folder in store.folder.glob("*/"):
+        folder.rmdir()
+
+
+def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
+    manifest = _read_manifest(store, rounds_done)
+    private: dict[str, PrivateFile] = manifest["private"]
+    if sorted(private) != sorted(sites):
+        raise RunError(f"{_manifest_path(store.folder, rounds_done)}: is of other sites.")
+    for site, file in private.items():
+        _check_whole(private_path(store.folder, site, file.rounds_done), file.stored)
+    stored: Stored = manifest["shared"]
+    shared, _ = read_tensors(
+        _shared_path(store.folder, rounds_done), RunError, most_bytes=stored.bytes, stored=stored
+    )
+    return Snapshot(rounds_done, shared, private, manifest["validation"])
+
+
+def _read_manifest(store: Store, rounds_done: int) -> dict[str, Any]:
+    """Read a manifest into the types that `Snapshot` wants; it names no paths, so none can lead out of the folder."""
+    path = _manifest_path(store.folder, rounds_done)
     try:
-        shared, metadata = _read(folder / "shared.safetensors")
-        rounds_done = int(json.loads(metadata["polyhead"])["rounds_done"])
-        private = {site: _unflatten(_read(_private_file(folder, site, rounds_done))[0]) for site in sites}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as problem:
-        raise RunError(
-            f"{folder}: the snapshot is broken ({problem}). Remove this folder to begin it anew."
-        ) from problem
-    return Snapshot(rounds_done, shared, private)
+        if path.stat().st_size > _MOST_BYTES:
+            raise RunError(f"{path}: is larger than any manifest.")
+        content = json.loads(path.read_bytes())
+        shared, private, validation = content["shared"], content["private"], content["validation"]
+        manifest = {
+            "key": str(content["key"]),
+            "shared": Stored(int(shared[0]), str(shared[1])),
+            "private": {
+                site: PrivateFile(int(since), Stored(int(size), str(sha256)))
+                for site, (since, size, sha256) in private.items()
+            },
+            "validation": None if validation is None else float(validation),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as problem:
+        raise RunError(f"{path}: cannot be read ({type(problem).__name__}: {problem}).") from problem
+    if content["rounds_done"] != rounds_done or manifest["key"] != store.key:
+        raise RunError(f"{path}: belongs to another study, or to other data.")
+    return manifest
 
 
-def _private_file(folder: Path, site: str, rounds_done: int) -> Path:
-    return folder / site / f"private-{rounds_done}.safetensors"
+def _check_whole(path: Path, stored: Stored) -> None:
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as problem:
+        raise RunError(f"{path}: cannot be read ({problem.strerror}).") from problem
+    if sha256 != stored.sha256:
+        raise RunError(f"{path}: is not what was written: it was cut off or changed.")
 
 
-def _flatten(private: PrivateState) -> dict[str, torch.Tensor]:
-    model = {f"model/{name}": tensor for name, tensor in private.model.items()}
-    return model | {f"optimizer/{name}": tensor for name, tensor in private.optimizer.items()}
+def _readable(store: Store) -> Iterator[tuple[int, dict[str, Any]]]:
+    for rounds_done in sorted(_manifests(store.folder)):
+        try:
+            yield rounds_done, _read_manifest(store, rounds_done)
+        except RunError as problem:
+            _log.info("passed over: %s", problem)
 
 
-def _unflatten(tensors: Mapping[str, torch.Tensor]) -> PrivateState:
-    def part(prefix: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-    return PrivateState(part("model/"), part("optimizer/"))
+def _best(manifests: Iterator[tuple[int, dict[str, Any]]]) -> int | None:
+    validated = [(m["validation"], -rounds_done) for rounds_done, m in manifests if m["validation"] is not None]
+    return -max(validated)[1] if validated else None
 
 
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    with safe_open(file, framework="pt") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+def _remove_others(store: Store) -> None:
+    """Remove every snapshot but the last ones and the best, and every file that none of these names."""
+    readable = dict(_readable(store))
+    kept = set(sorted(readable)[-KEPT:]) | {_best(iter(readable.items()))}
+    wanted = {_shared_path(store.folder, rounds_done) for rounds_done in kept if rounds_done is not None}
+    for rounds_done in set(readable) & kept:
+        private: dict[str, PrivateFile] = readable[rounds_done]["private"]
+        wanted |= {private_path(store.folder, site, file.rounds_done) for site, file in private.items()}
+    # Manifests first: one must never outlive its files.
+    for rounds_done in set(_manifests(store.folder)) - kept:
+        _manifest_path(store.folder, rounds_done).unlink()
+    for file in set(_state_files(store.folder)) - wanted:
+        file.unlink()
+
+
+def _state_files(folder: Path) -> list[Path]:
+    return [*folder.glob("shared-*.safetensors"), *folder.glob("*/private-*.safetensors")]
+
+
+def _manifests(folder: Path) -> Iterator[int]:
+    for file in folder.glob("round-*.json"):
+        number = file.stem.removeprefix("round-")
+        if number.isascii() and number.isdigit() and str(int(number)) == number:
+            yield int(number)
+
+
+def _manifest_path(folder: Path, rounds_done: int) -> Path:
+    return folder / f"round-{rounds_done}.json"
+
+
+def _shared_path(folder: Path, rounds_done: int) -> Path:
+    return folder / f"shared-{rounds_done}.safetensors"

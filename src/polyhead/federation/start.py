@@ -6,15 +6,16 @@ import torch
 from torch import nn
 
 from polyhead.config import Model
+from polyhead.federation.private_state import PrivateState, save_private
 from polyhead.federation.sharing import Sharing, shared_names
-from polyhead.federation.site import PrivateState, Site
-from polyhead.federation.snapshot import Snapshot
+from polyhead.federation.site import Site
+from polyhead.federation.snapshot import Snapshot, Store, remove_snapshots
 from polyhead.seeds import derive_seed
 from polyhead.training.backbone import build_backbone, feature_count
 from polyhead.training.model import SiteModel, build_head, model_state
 from polyhead.training.weights import load_weights
 
-__all__ = ["build_models", "check_model", "initial_state"]
+__all__ = ["build_models", "check_model", "initial_state", "part_model"]
 
 
 def check_model(settings: Model) -> None:
@@ -42,15 +43,25 @@ def build_models(
     return models
 
 
-def initial_state(models: Mapping[str, SiteModel], sharing: Sharing) -> Snapshot:
-    """Part each fresh model into what is shared, the same at all sites, and what is private."""
+def initial_state(models: Mapping[str, SiteModel], sharing: Sharing, store: Store) -> Snapshot:
+    """Part each fresh model into what is shared, the same at all sites, and what is private, which goes to disk.
+
+    The store is emptied first.
+    """
+    remove_snapshots(store)
     shared: dict[str, torch.Tensor] = {}
     private = {}
     for name, model in sorted(models.items()):
-        state = model_state(model)
-        shared = {entry: state.pop(entry) for entry in shared_names(model, sharing)}
-        private[name] = PrivateState(state)
+        shared, own = part_model(model, sharing)
+        private[name] = save_private(store.folder, name, 0, own)
     return Snapshot(0, shared, private)
+
+
+def part_model(model: SiteModel, sharing: Sharing) -> tuple[dict[str, torch.Tensor], PrivateState]:
+    """Part a fresh model's state into copies of what is shared and of what is private."""
+    state = model_state(model)
+    shared = {entry: state.pop(entry) for entry in sorted(shared_names(model, sharing))}
+    return shared, PrivateState(state)
 
 
 def _backbone(settings: Model, seed: int) -> nn.Module:

@@ -10,6 +10,7 @@ from polyhead.report.figures import auroc_figures, forest_figures, roc_figures, 
 from polyhead.report.load import RunTables, load_run
 from polyhead.report.plots import method_styles
 from polyhead.report.settings import environment_rows, setting_rows, source_rows
+from polyhead.report.training_tables import setback_table, traffic_table
 from polyhead.report.views import (
     auroc_table,
     comparison_table,
@@ -18,7 +19,6 @@ from polyhead.report.views import (
     operating_table,
     seed_table,
     split_sizes,
-    traffic_table,
 )
 from polyhead.report.wording import METHODS, compared, headlines, quantity, verdicts
 
@@ -99,6 +99,7 @@ def _tables(run: RunTables) -> dict[str, object]:
         "seed_values": seed_table(run),
         "operating": operating_table(run),
         "traffic": traffic_table(run),
+        "setbacks": setback_table(run),
         "settings": setting_rows(run),
         "sources": source_rows(run),
         "environment": environment_rows(run),

@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from polyhead.config import StudyConfig, parse_study
+from polyhead.config import StudyConfig
 from polyhead.errors import RunError
 from polyhead.evaluation import ALL_SEEDS as OVERALL
 from polyhead.evaluation import MEAN
+from polyhead.study_file import parse_study
 
 __all__ = ["MEAN", "OVERALL", "Comparison", "Estimate", "RunTables", "load_run"]
 

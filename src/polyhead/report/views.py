@@ -26,12 +26,10 @@ __all__ = [
     "operating_table",
     "seed_table",
     "split_sizes",
-    "traffic_table",
 ]
 
 Row = dict[str, Any]
 _SPLITS = ("train", "val", "test")
-_WENT_WELL = ("averaged", "alone")
 
 
 def finding_matrix(run: RunTables) -> list[Row]:
@@ -177,55 +175,6 @@ def _threshold(run: RunTables, method: str, site: str, finding: str) -> str:
         return number(overall.value)
     found: list[Estimate | None] = [run.metric(method, seed, site, finding, "threshold") for seed in run.seeds]
     return ", ".join(number(one.value) for one in found if one and one.value is not None) or NOT_AVAILABLE
-
-
-def traffic_table(run: RunTables) -> list[Row]:
-    """Return, by method and site, the time and the bytes of a round, and what did not go well."""
-    return [
-        {"method": method, "site": site, **_traffic(rounds, run.study.federation.rounds)}
-        for method in run.methods
-        for site in run.sites
-        if len(rounds := run.rounds.filter((pl.col("method") == method) & (pl.col("site") == site)))
-    ]
-
-
-def _traffic(rows: pl.DataFrame, federated: int) -> Row:
-    """Sum up; what comes after the federation's rounds is fine-tuning, which counts in the total time only."""
-    # Sorted, so that the order of the file's rows cannot move the last digit of a sum.
-    rounds = rows.sort(pl.all()).filter(pl.col("round") < federated)
-    troubles = rounds.filter(~pl.col("status").is_in(_WENT_WELL))["status"].value_counts().sort("status")
-    return {
-        "rounds": whole(len(rounds)),
-        "seconds": number(_mean(rounds["seconds"]), 2),
-        "total": _duration(float(rows["seconds"].sort().sum())),
-        "up": _bytes(_mean(rounds["bytes_up"])),
-        "down": _bytes(_mean(rounds["bytes_down"])),
-        "troubles": ", ".join(f"{count} {status}" for status, count in troubles.rows()) or "none",
-    }
-
-
-def _mean(values: pl.Series) -> float | None:
-    mean = values.mean()
-    return float(mean) if isinstance(mean, int | float) else None
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.1f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def _bytes(count: float | None) -> str:
-    if count is None:
-        return NOT_AVAILABLE
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} bytes" if count else "0"
 
 
 def _counts(row: Row) -> Row:

@@ -1,6 +1,6 @@
 """Training at one site: some optimizer steps on its own images. The only training loop there is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,7 @@ def train_locally(
     training: Training,
     stretch: Stretch,
     optimizer_state: Mapping[str, torch.Tensor],
+    on_step: Callable[[], None] | None = None,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Train a model in place.
 
@@ -52,6 +53,8 @@ def train_locally(
     ----------
     optimizer_state
         As returned by the stretch before; empty at the start.
+    on_step
+        Called after each step; what it raises ends the training there.
 
     Returns
     -------
@@ -79,6 +82,8 @@ def train_locally(
             torch.autograd.backward(loss)
             optimizer.step()
             total_loss += loss.detach()
+            if on_step:
+                on_step()
     return total_loss.item() / stretch.steps, optimizer_tensors(trained, optimizer)
 
 

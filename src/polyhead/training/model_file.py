@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from polyhead.atomic import replacing, write_atomically
+from polyhead.atomic import write_atomically
 from polyhead.config import Model
-from polyhead.errors import WeightsError
+from polyhead.errors import StudyError, WeightsError
 from polyhead.imaging.pixels import PATH_VERSION
 from polyhead.imaging.recipe import Recipe
 from polyhead.training.backbone import build_backbone, feature_count
 from polyhead.training.model import SiteModel, build_head, load_state, model_state
+from polyhead.training.tensor_file import MOST_HEADER_BYTES, Stored, limited_file, read_tensors, write_tensors
+from polyhead.training.weights import misfits, state_bytes
 
-__all__ = ["load_model", "save_model", "write_tensors"]
+__all__ = ["load_model", "save_model"]
+
+_MOST_DESCRIPTION_BYTES = 2**20
+_REMEDY = "Copy the model's folder again, whole, from the run that wrote it."
 
 
 def save_model(model: SiteModel, settings: Model, recipe: Recipe, about: Mapping[str, Any], folder: Path) -> None:
@@ -34,13 +37,15 @@ def save_model(model: SiteModel, settings: Model, recipe: Recipe, about: Mapping
         Whatever else ``model.json`` should say: method, seed, site, thresholds.
     """
     state = model_state(model)
+    files = {}
     for part in ("backbone", "head"):
         prefix = f"{part}."
         tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        write_tensors(folder / f"{part}.safetensors", tensors)
+        files[part] = write_tensors(folder / f"{part}.safetensors", tensors)
     description = {
         **about,
         "findings": list(model.findings),
+        "files": {part: asdict(stored) for part, stored in files.items()},
         "model": settings.model_dump(mode="json", exclude={"weights"}),
         "preprocessing": {"path": PATH_VERSION, "recipe": asdict(recipe), "input": "value / 63.75 - 2"},
     }
@@ -58,28 +63,70 @@ def load_model(folder: Path, findings: Sequence[str] | None = None) -> SiteModel
     Raises
     ------
     WeightsError
-        If a file is missing or broken, or `findings` is not the set that the model was trained for.
+        If a file is missing, broken or does not fit the others, or `findings` is not the set that the model was trained
+        for.
     """
-    try:
-        description = json.loads((folder / "model.json").read_text())
-        parts = {part: load_file(folder / f"{part}.safetensors") for part in ("backbone", "head")}
-    except (OSError, ValueError, SafetensorError) as problem:
-        raise WeightsError(f"{folder}: is no complete model ({problem}).") from problem
-    trained: list[str] = description["findings"]
+    description = _read_description(folder / "model.json")
+    trained, settings = _findings_and_model(description, folder / "model.json")
+    files = _files(description, folder / "model.json")
     wanted = list(findings) if findings is not None else trained
     if sorted(wanted) != sorted(trained):
         raise WeightsError(f"{folder}: was trained for {', '.join(trained)}, not for {', '.join(wanted)}.")
-    backbone = build_backbone(Model(**description["model"]), seed=0)
-    model = SiteModel(backbone, build_head(feature_count(backbone), wanted), wanted)
+    # Unfilled at first: what model.json asks for may be far larger than what lies beside it.
+    backbone = _read_part(folder / "backbone.safetensors", _outline(settings, folder), files["backbone"])
+    network = build_backbone(settings, seed=0)
+    model = SiteModel(network, build_head(feature_count(network), wanted), wanted)
+    head = _read_part(folder / "head.safetensors", model.head.state_dict(), files["head"])
     order = [trained.index(finding) for finding in wanted]
-    head = {name: tensor[order] for name, tensor in parts["head"].items()}
-    state = {f"backbone.{name}": tensor for name, tensor in parts["backbone"].items()}
-    load_state(model, state | {f"head.{name}": tensor for name, tensor in head.items()})
+    state = {f"backbone.{name}": tensor for name, tensor in backbone.items()}
+    load_state(model, state | {f"head.{name}": tensor[order] for name, tensor in head.items()})
     return model
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any] | None = None) -> None:
-    """Write tensors as safetensors, atomically; `about` is kept in the header, under ``polyhead``, as JSON."""
-    with replacing(path) as temporary:
-        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, {"polyhead": json.dumps(about or {})})
+def _read_description(file: Path) -> dict[str, Any]:
+    with limited_file(file, WeightsError, _MOST_DESCRIPTION_BYTES) as opened:
+        raw = opened.read()
+    try:
+        description = json.loads(raw)
+    except (ValueError, RecursionError) as problem:
+        raise WeightsError(f"{file}: is not JSON, or cut off ({problem}). {_REMEDY}") from problem
+    if not isinstance(description, dict):
+        raise WeightsError(f"{file}: is not a JSON object. {_REMEDY}")
+    return description
+
+
+def _findings_and_model(description: Mapping[str, Any], file: Path) -> tuple[list[str], Model]:
+    findings = description.get("findings")
+    if not isinstance(findings, list) or not findings or not all(isinstance(name, str) for name in findings):
+        raise WeightsError(f"{file}: key 'findings' is not a list of names. {_REMEDY}")
+    if len(set(findings)) < len(findings):
+        raise WeightsError(f"{file}: key 'findings' names one twice. {_REMEDY}")
+    try:
+        return findings, Model.model_validate(description.get("model"))
+    except ValueError as problem:
+        first = " ".join(str(problem).splitlines()[1:3])[:300]
+        raise WeightsError(f"{file}: key 'model' is not a model of a study ({first}). {_REMEDY}") from problem
+
+
+def _files(description: Mapping[str, Any], file: Path) -> dict[str, Stored]:
+    try:
+        return {part: Stored(**description["files"][part]) for part in ("backbone", "head")}
+    except (KeyError, TypeError) as problem:
+        raise WeightsError(f"{file}: key 'files' does not say what was written beside it. {_REMEDY}") from problem
+
+
+def _outline(settings: Model, folder: Path) -> Mapping[str, torch.Tensor]:
+    """Return the state of a backbone without its values; timm's networks do not all stand that, so theirs has them."""
+    try:
+        with torch.device("cpu" if settings.backbone.startswith("timm:") else "meta"):
+            return build_backbone(settings, seed=0).state_dict()
+    except StudyError as problem:
+        raise WeightsError(f"{folder / 'model.json'}: {problem} {_REMEDY}") from problem
+
+
+def _read_part(file: Path, wanted: Mapping[str, torch.Tensor], stored: Stored) -> dict[str, torch.Tensor]:
+    most_bytes = state_bytes(wanted) + MOST_HEADER_BYTES
+    tensors, _ = read_tensors(file, WeightsError, most_bytes=most_bytes, stored=stored)
+    if problems := misfits(tensors, wanted):
+        raise WeightsError(f"{file}: does not fit model.json. {_REMEDY}\n" + "\n".join(problems))
+    return tensors

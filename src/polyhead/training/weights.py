@@ -6,16 +6,20 @@ add 1e-5, so there the weights are a start, not the same function.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from polyhead.errors import WeightsError
+from polyhead.training.tensor_file import MOST_HEADER_BYTES, read_tensors
 
-__all__ = ["load_weights"]
+__all__ = ["load_weights", "misfits", "state_bytes"]
+
+_SHOWN_MISFITS = 50
+# A classifier of 22,000 classes on 1,536 features, in double precision.
+_CLASSIFIER_BYTES = 2**28
 
 _CLASSIFIER = re.compile(r"(fc|classifier(\.\d+)?|head(\.fc)?)\.(weight|bias)")
 # torchvision's position in an EfficientNet block, and timm's name there, for blocks that expand and those that do not.
@@ -51,34 +55,54 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
     Raises
     ------
     WeightsError
-        If the file is not safetensors, or any other tensor is left over, missing or of another shape; all are named.
+        If the file is not safetensors, or larger than the backbone in double precision with a large classifier; or any
+        other tensor is left over, missing or of another shape; all are named, up to 50.
     """
-    if path.exists() and not path.is_file():
-        raise WeightsError(f"{path}: is not a file.")
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as problem:
-        raise WeightsError(f"{path}: cannot be read as safetensors ({problem}).") from problem
     wanted = backbone.state_dict()
+    most_bytes = 2 * state_bytes(wanted) + _CLASSIFIER_BYTES + MOST_HEADER_BYTES
+    tensors, _ = read_tensors(path, WeightsError, most_bytes=most_bytes)
+    if len(tensors) > 2 * len(wanted):
+        raise WeightsError(
+            f"{path}: does not fit the backbone: {len(tensors):,} tensors instead of {len(wanted):,}. "
+            "Name the weights of this backbone, or the backbone of these weights."
+        )
     if set(tensors) != set(wanted):
         tensors = {_our_name(name, wanted): tensor for name, tensor in tensors.items()}
-    left_over = [name for name in tensors if name not in wanted]
-    fitting = {name: _fit(tensor, wanted[name]) for name, tensor in tensors.items() if name in wanted}
-    problems = [f"left over: {name}" for name in left_over if not _CLASSIFIER.fullmatch(name)]
-    for name, tensor in wanted.items():
-        if name in fitting:
-            if fitting[name].shape != tensor.shape:
-                problems.append(f"shape {tuple(fitting[name].shape)} instead of {tuple(tensor.shape)}: {name}")
-            elif fitting[name].is_floating_point() != tensor.is_floating_point():
-                problems.append(f"type {fitting[name].dtype} instead of {tensor.dtype}: {name}")
-            elif not fitting[name].isfinite().all():
-                problems.append(f"not finite: {name}")
-        elif not name.endswith("num_batches_tracked"):
-            problems.append(f"missing: {name}")
-    if problems:
+    left_over = [name for name in tensors if _CLASSIFIER.fullmatch(name) and name not in wanted]
+    counters = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")}
+    found = {name: tensor for name, tensor in tensors.items() if name not in left_over}
+    fitting = counters | {
+        name: _fit(tensor, wanted[name]) if name in wanted else tensor for name, tensor in found.items()
+    }
+    if problems := misfits(fitting, wanted):
         raise WeightsError(f"{path}: does not fit the backbone.\n" + "\n".join(problems))
-    backbone.load_state_dict(wanted | fitting)
+    backbone.load_state_dict(fitting)
     return left_over
+
+
+def misfits(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return how a state differs from the one that is wanted, a line for each entry, at most 50; empty if it fits.
+
+    Names and shapes must be the same, numbers of a fraction may not stand for whole ones or the other way round, and
+    every value must be finite.
+    """
+    problems = [f"left over: {name[:200]}" for name in found if name not in wanted]
+    for name, tensor in wanted.items():
+        if name not in found:
+            problems.append(f"missing: {name}")
+        elif found[name].shape != tensor.shape:
+            problems.append(f"shape {tuple(found[name].shape)} instead of {tuple(tensor.shape)}: {name}")
+        elif found[name].is_floating_point() != tensor.is_floating_point():
+            problems.append(f"type {found[name].dtype} instead of {tensor.dtype}: {name}")
+        elif not found[name].isfinite().all():
+            problems.append(f"not finite: {name}")
+    more = len(problems) - _SHOWN_MISFITS
+    return [*problems[:_SHOWN_MISFITS], *([f"and {more:,} more"] if more > 0 else [])]
+
+
+def state_bytes(state: Mapping[str, torch.Tensor]) -> int:
+    """Return how many bytes the values of a state take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
 def _fit(tensor: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -98,7 +122,7 @@ def _efficientnet_name(name: str, wanted: dict[str, torch.Tensor]) -> str:
     module, _, tensor = name.rpartition(".")
     if module in _EFFICIENTNET_ENDS:
         return f"{_EFFICIENTNET_ENDS[module]}.{tensor}"
-    match = re.fullmatch(r"(features|blocks)\.(\d+)\.(\d+)\.(.+)", module)
+    match = re.fullmatch(r"(features|blocks)\.(\d{1,3})\.(\d{1,3})\.(.+)", module)
     if not match:
         return name
     source, stage, index, part = match.groups()

@@ -1,39 +1,22 @@
-"""The command line: ``polyhead COMMAND``.
+"""Commands that take a hospital's data: import, prepare, check."""
 
-Commands import what they need when they run, so that ``--help`` answers at once and ``evaluate`` needs no PyTorch.
-"""
-
-import logging
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.markup import escape
 from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
-from polyhead.errors import PolyheadError, UsageError
+from polyhead.cli.app import console, errors, resumable
 from polyhead.imaging.recipe import Aspect, Colour, Equalize, Frames, Intensity, Preset, Recipe, make_recipe
 from polyhead.printable import printable
 
-__all__ = ["app", "main"]
+__all__ = ["check", "import_", "prepare"]
 
-app = typer.Typer(
-    name="polyhead",
-    help="Train one backbone together when every hospital has labelled different findings.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-)
 Policy = Literal["blank", "negative", "positive"]
 RecipeOption = Annotated[Preset | None, typer.Option(help="`standard`, the default, or `paper`, the authors' way.")]
 AspectOption = Annotated[Aspect | None, typer.Option(help="Add black, cut, or squash; by default the recipe's.")]
@@ -41,45 +24,9 @@ IntensityOption = Annotated[Intensity | None, typer.Option(help="To 8 bits; by d
 EqualizeOption = Annotated[Equalize | None, typer.Option(help="Equalise grey levels; by default the recipe's.")]
 FramesOption = Annotated[Frames | None, typer.Option(help="Of a file with several; by default the recipe's.")]
 ColourOption = Annotated[Colour | None, typer.Option(help="Of a colour file; by default the recipe's.")]
-console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
 
 
-@app.callback()
-def _options(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; goes with any command.")
-    ] = False,
-) -> None:
-    # Read by main(), which sees the error; declared here for --help.
-    """Train one backbone together when every hospital has labelled different findings."""
-
-
-@app.command("demo", epilog="Example: `polyhead demo --out demo`")
-def _demo(
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
-) -> None:
-    """Draw three synthetic hospitals with different findings, train on them, and write the report."""
-    from polyhead.demo import run_demo
-
-    with _resumable():
-        run_demo(out, console)
-
-
-@app.command("run", epilog="Example: `polyhead run examples/three_countries.toml --out runs/three_countries`")
-def _run(
-    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")],
-    out: Annotated[Path, typer.Option(help="The run directory; given again, the run goes on where it stopped.")],
-) -> None:
-    """Train every method with every seed of a study, then evaluate and write the report."""
-    from polyhead.study import run_study
-
-    with _resumable():
-        run_study(study, out, console)
-
-
-@app.command("import", epilog="Example: `polyhead import table exports --map columns.toml --out our-hospital`")
-def _import(
+def import_(
     adapter: Annotated[str, typer.Argument(help="table, chexpert, mimic-cxr, chestxray14, vindr-cxr or padchest.")],
     root: Annotated[Path, typer.Argument(help="The data set's folder; nothing in it is changed.")],
     out: Annotated[Path, typer.Option(help="The site's folder, for manifest.csv and site.toml.")],
@@ -113,8 +60,7 @@ def _import(
     print_import(manifest, imported, console)
 
 
-@app.command("prepare", epilog="Example: `polyhead prepare data/our-hospital --size 224 --aspect crop --frames first`")
-def _prepare(
+def prepare(
     site: Annotated[Path, typer.Argument(help="A site's folder, with manifest.csv.")],
     size: Annotated[int, typer.Option(help="Side of the square images in pixels.", min=32, max=2048)] = 224,
     skip: Annotated[float, typer.Option(help="Share of unreadable images to leave out at most.", min=0, max=1)] = 0.01,
@@ -135,9 +81,9 @@ def _prepare(
     from polyhead.progress import progress_bar
 
     manifest = read_manifest(site / "manifest.csv")
-    changes = {"aspect": aspect, "intensity": intensity, "equalize": equalize, "frames": frames, "colour": colour}
+    changes = _changes(aspect, intensity, equalize, frames, colour)
     chosen = make_recipe(recipe or "standard", changes)
-    with _resumable(), progress_bar(console) as progress:
+    with resumable(), progress_bar(console) as progress:
         task = progress.add_task("Reading images", total=None)
         pixels = prepare(
             manifest,
@@ -153,6 +99,17 @@ def _prepare(
     console.print(f"{manifest.frame.height - len(pixels.bad)} images of {size} x {size} are ready.")
 
 
+def _changes(
+    aspect: Aspect | None,
+    intensity: Intensity | None,
+    equalize: Equalize | None,
+    frames: Frames | None,
+    colour: Colour | None,
+) -> dict[str, str | None]:
+    """What the options change of the recipe, by the names of its choices; None leaves the recipe's own."""
+    return {"aspect": aspect, "intensity": intensity, "equalize": equalize, "frames": frames, "colour": colour}
+
+
 def _print_policies(recipe: Recipe, notes: Iterable[tuple[str, ...]]) -> None:
     """Say what was chosen, and how many images each policy concerned."""
     table = Table("Policy", "Choice or images", title="How images were read", title_justify="left")
@@ -164,8 +121,7 @@ def _print_policies(recipe: Recipe, notes: Iterable[tuple[str, ...]]) -> None:
     console.print(table)
 
 
-@app.command("check", epilog="Example: `polyhead check data/our-hospital --cache cache --share summary.json`")
-def _check(
+def check(
     source: Annotated[list[Path], typer.Argument(help="Sites' folders, or one study file (.toml).")],
     size: Annotated[
         int | None, typer.Option(help="Side of the square images; by default 224.", min=32, max=2048)
@@ -201,9 +157,9 @@ def _check(
 
     if share:
         check_writable(share)
-    changes = {"aspect": aspect, "intensity": intensity, "equalize": equalize, "frames": frames, "colour": colour}
+    changes = _changes(aspect, intensity, equalize, frames, colour)
     options = {"size": size, "cache": cache, "skip": skip, "recipe": recipe, "share": share, **changes}
-    with _resumable(), progress_bar(errors) as progress:
+    with resumable(), progress_bar(errors) as progress:
         tasks: dict[str, TaskID] = {}
 
         def told(what: str, done: int, total: int) -> None:
@@ -221,80 +177,3 @@ def _check(
     if share:
         write_share(result, share)
     raise typer.Exit(0 if result.sound else 1)
-
-
-@app.command("evaluate", epilog="Example: `polyhead evaluate runs/three_countries --replicates 2000`")
-def _evaluate(
-    source: Annotated[list[Path], typer.Argument(help="A run directory, or files of predictions, one a method.")],
-    replicates: Annotated[
-        int | None, typer.Option(help="Bootstrap replicates; by default the study's, or 1000.", min=100, max=100_000)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the tables of prediction files; by default ./evaluation.")
-    ] = None,
-) -> None:
-    """Compute metrics, intervals and paired comparisons from predictions; PyTorch is not needed."""
-    from polyhead.config import load_study
-    from polyhead.evaluation import check_complete, evaluate_files, evaluate_run
-    from polyhead.summary import print_summary
-
-    if len(source) == 1 and source[0].is_dir():
-        if out is not None:
-            raise UsageError("--out goes with files of predictions; the tables of a run stay in its directory.")
-        study = load_study(source[0] / "study.toml")
-        check_complete(source[0], study.methods, study.seeds, [site.name for site in study.site])
-        evaluate_run(source[0], replicates or study.evaluation.replicates, study.methods)
-        print_summary(source[0], console)
-    elif any(path.is_dir() for path in source):
-        raise UsageError("give one run directory, or files of predictions, not both.")
-    else:
-        folder = out or Path("evaluation")
-        if any(path.resolve().parent == folder.resolve() for path in source):
-            raise UsageError(f"--out {folder}: the predictions lie there, and results must not mix with them.")
-        evaluate_files(source, folder, replicates or 1000)
-        print_summary(folder, console)
-
-
-@app.command("report", epilog="Example: `polyhead report runs/three_countries`")
-def _report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
-    """Write a run's report again."""
-    from polyhead.report import write_report
-
-    console.print(f"Report: {write_report(run)}", markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Say after Ctrl-C that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        errors.print("interrupted; the same command goes on where it stopped.")
-        raise typer.Exit(130) from None
-
-
-def main() -> None:
-    """Run a command; a user's mistake becomes a message and an exit code, never a traceback.
-
-    Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
-    """
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    handler = RichHandler(console=errors, show_time=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.captureWarnings(True)
-    try:
-        app(arguments)
-    except Exception as problem:
-        if "--debug" in sys.argv:
-            raise
-        errors.print(f"[bold red]error:[/] {escape(printable(_explain(problem)))}", soft_wrap=True, highlight=False)
-        sys.exit(problem.exit_code if isinstance(problem, PolyheadError) else 1)
-
-
-def _explain(problem: Exception) -> str:
-    if isinstance(problem, PolyheadError):
-        return str(problem)
-    if isinstance(problem, OSError) and problem.strerror:
-        return f"{problem.filename or 'the disk'}: {problem.strerror}. What was finished before is kept."
-    kind = type(problem).__name__
-    return f"{kind}: {problem}. This is a fault of Polyhead, not yours; --debug shows where. Please report it."

@@ -1,0 +1,85 @@
+"""What every command shares: the application, its two consoles, and how it ends."""
+
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from polyhead.errors import PolyheadError
+from polyhead.printable import printable
+
+__all__ = ["app", "console", "errors", "main", "resumable"]
+
+app = typer.Typer(
+    name="polyhead",
+    help="Train one backbone together when every hospital has labelled different findings.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; goes with any command.")
+    ] = False,
+) -> None:
+    # Read by main(), which sees the error; declared here for --help.
+    """Train one backbone together when every hospital has labelled different findings."""
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on where it stopped.")
+        raise typer.Exit(130) from None
+
+
+def main() -> None:
+    """Run a command; a user's mistake becomes a message and an exit code, never a traceback.
+
+    Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted, 143 terminated.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    handler = RichHandler(console=errors, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.captureWarnings(True)
+    try:
+        app(arguments)
+    except Exception as problem:
+        if "--debug" in sys.argv:
+            raise
+        errors.print(f"[bold red]error:[/] {escape(printable(_explain(problem)))}", soft_wrap=True, highlight=False)
+        sys.exit(problem.exit_code if isinstance(problem, PolyheadError) else 1)
+
+
+def _explain(problem: Exception) -> str:
+    if isinstance(problem, PolyheadError):
+        return str(problem)
+    if _disk_is_full(problem):
+        place = getattr(problem, "filename", None) or "the disk"
+        return f"{place}: no space is left. Free some; then the same command goes on where it stopped."
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{problem.filename or 'the disk'}: {problem.strerror}. What was finished before is kept."
+    kind = type(problem).__name__
+    return f"{kind}: {problem}. This is a fault of Polyhead, not yours; --debug shows where. Please report it."
+
+
+def _disk_is_full(problem: Exception) -> bool:
+    # Polars' writers give the number in their text only, and not always as an OSError.
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(problem, "errno", None) in full or any(f"(os error {number})" in str(problem) for number in full)

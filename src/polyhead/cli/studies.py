@@ -1,0 +1,73 @@
+"""Commands that take a study or its results: demo, run, evaluate, report."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyhead.cli.app import console, resumable
+from polyhead.errors import UsageError
+
+__all__ = ["demo", "evaluate", "report", "run"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("demo"),
+) -> None:
+    """Draw three synthetic hospitals with different findings, train on them, and write the report."""
+    from polyhead.demo import run_demo
+
+    with resumable():
+        run_demo(out, console)
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")],
+    out: Annotated[Path, typer.Option(help="The run directory; given again, the run goes on where it stopped.")],
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start anew; what is there is kept beside it, renamed.")
+    ] = False,
+) -> None:
+    """Train every method with every seed of a study, then evaluate and write the report."""
+    from polyhead.study import run_study
+
+    with resumable():
+        run_study(study, out, console, restart=restart)
+
+
+def evaluate(
+    source: Annotated[list[Path], typer.Argument(help="A run directory, or files of predictions, one a method.")],
+    replicates: Annotated[
+        int | None, typer.Option(help="Bootstrap replicates; by default the study's, or 1000.", min=100, max=100_000)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables of prediction files; by default ./evaluation.")
+    ] = None,
+) -> None:
+    """Compute metrics, intervals and paired comparisons from predictions; PyTorch is not needed."""
+    from polyhead.evaluation import check_complete, evaluate_files, evaluate_run
+    from polyhead.study_file import load_study
+    from polyhead.summary import print_summary
+
+    if len(source) == 1 and source[0].is_dir():
+        if out is not None:
+            raise UsageError("--out goes with files of predictions; the tables of a run stay in its directory.")
+        study = load_study(source[0] / "study.toml")
+        check_complete(source[0], study.methods, study.seeds, [site.name for site in study.site])
+        evaluate_run(source[0], replicates or study.evaluation.replicates, study.methods)
+        print_summary(source[0], console)
+    elif any(path.is_dir() for path in source):
+        raise UsageError("give one run directory, or files of predictions, not both.")
+    else:
+        folder = out or Path("evaluation")
+        if any(path.resolve().parent == folder.resolve() for path in source):
+            raise UsageError(f"--out {folder}: the predictions lie there, and results must not mix with them.")
+        evaluate_files(source, folder, replicates or 1000)
+        print_summary(folder, console)
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Write a run's report again."""
+    from polyhead.report import write_report
+
+    console.print(f"Report: {write_report(run)}", markup=False, highlight=False, soft_wrap=True)

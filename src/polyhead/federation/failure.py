@@ -1,0 +1,34 @@
+"""What to say about a site that failed: its cause and what to do, in words that may leave the house.
+
+Only kinds of errors are named. The text of an error may hold a path, a patient or an image; it stays in the site's log.
+"""
+
+import errno
+
+import torch
+
+from polyhead.errors import CacheError, ImageError, PolyheadError, UpdateError
+
+__all__ = ["describe_failure"]
+
+
+def describe_failure(problem: Exception) -> str:
+    """Return the cause and the remedy of a failure, without a value from the site's data or disk."""
+    if isinstance(problem, UpdateError):
+        # Names of tensors and numbers, which the server knows.
+        return str(problem)
+    if isinstance(problem, ImageError | CacheError):
+        return "an image or the pixel cache cannot be read. Run `polyhead check` at the site."
+    if _is_out_of_memory(problem):
+        return "not enough memory. Lower training.batch_size or model.image_size, or end what else runs there."
+    if isinstance(problem, OSError):
+        code = errno.errorcode.get(problem.errno or 0, "unknown")
+        return f"a file or device failed ({code}). The site's run.log names it."
+    kind = type(problem).__name__
+    what = "" if isinstance(problem, PolyheadError) else " If it is not explained by that, please report it."
+    return f"{kind}. The site's run.log tells more.{what}"
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(problem, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(problem)

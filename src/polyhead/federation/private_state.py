@@ -1,0 +1,78 @@
+"""What a site keeps for itself between rounds, on its own disk: ``SITE/private-R.safetensors`` after round R.
+
+A file is never changed, only followed by the next one, so a site whose round did not count goes on from the one before.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from polyhead.errors import RunError
+from polyhead.training.tensor_file import Stored, read_tensors, write_tensors
+
+__all__ = ["PrivateFile", "PrivateState", "load_private", "private_path", "save_private"]
+
+
+@dataclass(frozen=True)
+class PrivateState:
+    """What never leaves a site.
+
+    There is no random state beside it: order of the data, augmentation and dropout follow from the study's seed, the
+    site's name and the number of the step.
+
+    Attributes
+    ----------
+    model
+        The entries of its model that are not shared: the head, and private BatchNorm layers.
+    optimizer
+        Its optimizer's state; empty before the first round.
+    """
+
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PrivateFile:
+    """A private state on disk: that after `rounds_done` rounds, which is earlier than the federation's if one did not
+    count; with its size and hash."""
+
+    rounds_done: int
+    stored: Stored
+
+
+def private_path(folder: Path, site: str, rounds_done: int) -> Path:
+    """Return where a site's private state lies after so many rounds."""
+    return folder / site / f"private-{rounds_done}.safetensors"
+
+
+def save_private(folder: Path, site: str, rounds_done: int, private: PrivateState) -> PrivateFile:
+    """Write a site's private state.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full.
+    """
+    tensors = {f"model/{name}": tensor for name, tensor in private.model.items()}
+    tensors |= {f"optimizer/{name}": tensor for name, tensor in private.optimizer.items()}
+    return PrivateFile(rounds_done, write_tensors(private_path(folder, site, rounds_done), tensors))
+
+
+def load_private(folder: Path, site: str, file: PrivateFile) -> PrivateState:
+    """Read a site's private state.
+
+    Raises
+    ------
+    RunError
+        If the file is not the one that was written.
+    """
+    path = private_path(folder, site, file.rounds_done)
+    tensors, _ = read_tensors(path, RunError, most_bytes=file.stored.bytes)
+    return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/"))
+
+
+def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,70 @@
+"""Which files a finished part of a run consists of: ``done.json``, sizes and hashes, written after all of them.
+
+A file that was cut off or changed afterwards is found by its hash, before a wrong number is computed from it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from polyhead.atomic import write_atomically
+from polyhead.errors import RunError
+
+__all__ = ["check_finished", "is_finished", "write_finished"]
+
+_MOST_BYTES = 2**24
+
+
+def write_finished(done: Path, run: Path, files: Iterable[Path]) -> None:
+    """Declare a part of a run finished: `files`, below `run`, are whole."""
+    hashes = {file.relative_to(run).as_posix(): _hash(file) for file in sorted(files)}
+    write_atomically(done, json.dumps(hashes, indent=2) + "\n")
+
+
+def is_finished(done: Path, files: Iterable[Path]) -> bool:
+    """Return whether a part was declared finished, with these files among its own, and they are still there."""
+    return done.exists() and all(file.exists() for file in files)
+
+
+def check_finished(done: Path, run: Path) -> None:
+    """Hold every file of a finished part against its hash.
+
+    Raises
+    ------
+    RunError
+        Naming the file that is absent, or is not what was written.
+    """
+    for name, wanted in _read(done).items():
+        file = run / name
+        try:
+            found = _hash(file)
+        except OSError as problem:
+            raise RunError(f"{file}: cannot be read ({problem.strerror}). {_REMEDY}") from problem
+        if found != wanted:
+            raise RunError(f"{file}: is not what the run wrote: it was cut off or changed. {_REMEDY}")
+
+
+_REMEDY = "`polyhead run` with the same study and --out makes it again."
+
+
+def _read(done: Path) -> dict[str, str]:
+    try:
+        if done.stat().st_size > _MOST_BYTES:
+            raise RunError(f"{done}: is too large. Remove it. {_REMEDY}")
+        content = json.loads(done.read_bytes())
+    except (OSError, ValueError, RecursionError) as problem:
+        raise RunError(f"{done}: cannot be read ({problem}). Remove it. {_REMEDY}") from problem
+    names = list(content) if isinstance(content, dict) else [""]
+    if not all(_is_inside(name) for name in names):
+        raise RunError(f"{done}: is no list of the run's files. Remove it. {_REMEDY}")
+    return {name: str(value) for name, value in content.items()}
+
+
+def _is_inside(name: str) -> bool:
+    return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,197 @@
+"""Tensors on disk, as safetensors; a stranger's file is held against limits before anything parses it.
+
+Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from polyhead.atomic import write_atomically
+from polyhead.errors import PolyheadError
+
+__all__ = ["MOST_HEADER_BYTES", "Stored", "limited_file", "read_tensors", "write_tensors"]
+
+MOST_HEADER_BYTES = 2**22
+"""Largest header that is read, in bytes."""
+
+_MOST_ABOUT_BYTES = 2**20
+_MOST_TENSORS = 20_000
+_MOST_DIMENSIONS = 8
+_TYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
+_CONVERT = "Polyhead never unpickles: convert it to safetensors with safetensors.torch.save_file"
+# How files that are often taken for weights begin. A safetensors file may begin so, too: asked only of those that fail.
+_OTHER_KINDS = {
+    b"PK\x03\x04": f"is a PyTorch pickle; {_CONVERT}",
+    b"\x80": f"is a pickle; {_CONVERT}",
+    b"\x93NUMPY": "is a NumPy array, not safetensors",
+    b"\x89HDF": "is an HDF5 file, not safetensors",
+}
+# What safetensors, and PyTorch under it, raise for headers that are odd but pass its own checks.
+_PARSE_ERRORS = (SafetensorError, OSError, ValueError, TypeError, KeyError, OverflowError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file is known by: its size in bytes and its SHA-256 in hexadecimal digits."""
+
+    bytes: int
+    sha256: str
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any] | None = None) -> Stored:
+    """Write tensors, atomically; `about` is kept in the header, under ``polyhead``, as JSON.
+
+    Returns
+    -------
+    Stored
+        To hold the file against when it is read.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full; the old file stays.
+    """
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    raw = save(contiguous, {"polyhead": json.dumps(about or {})})
+    write_atomically(path, raw)
+    return Stored(len(raw), hashlib.sha256(raw).hexdigest())
+
+
+def read_tensors(
+    path: Path, error: type[PolyheadError], *, most_bytes: int, stored: Stored | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read tensors, and what was said about them; a file of another's making has nothing said.
+
+    Parameters
+    ----------
+    most_bytes
+        A larger file is refused unread.
+    stored
+        What the file was when it was written; None if that is not known.
+
+    Returns
+    -------
+    tuple of dict
+        The tensors, which may map the file: replace it, do not write into it. Then `about` of `write_tensors`.
+
+    Raises
+    ------
+    PolyheadError
+        Of the class `error`: the file is missing, no regular file, too large, not as it was stored, or no safetensors
+        file of at most 4 MiB of header and 20,000 tensors of the usual types.
+    """
+    with limited_file(path, error, most_bytes) as file:
+        _check_stored(path, error, file, stored)
+        header = _header(path, error, file)
+    try:
+        # Lazily, after the names are counted: the header alone could ask for more tensors than there is time for.
+        with safe_open(path, framework="pt") as opened:
+            names = list(opened.keys())
+            about = (opened.metadata() or {}).get("polyhead", "{}")
+            if len(names) > _MOST_TENSORS:
+                raise ValueError(f"{len(names):,} tensors; at most {_MOST_TENSORS:,} are allowed")
+            json.loads(header, object_pairs_hook=_refuse_repeats)
+            return {name: _checked(name, opened.get_tensor(name)) for name in names}, _parse_about(about)
+    except (*_PARSE_ERRORS, RecursionError) as problem:
+        raise error(
+            f"{path}: cannot be read as safetensors ({str(problem)[:300]}). The file is damaged or was made by another "
+            "program; put a whole copy in its place."
+        ) from problem
+
+
+@contextmanager
+def limited_file(path: Path, error: type[PolyheadError], most_bytes: int) -> Iterator[BufferedReader]:
+    """Open a file for reading if it is a regular one of at most so many bytes.
+
+    Raises
+    ------
+    PolyheadError
+        Of the class `error`: it is not, or cannot be read.
+    """
+    try:
+        # Without waiting: a pipe that nobody writes to would hold an ordinary open for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            _check_kind(path, error, os.fstat(descriptor), most_bytes)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                yield file
+        finally:
+            os.close(descriptor)
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror}). Check the path and its permissions.") from problem
+
+
+def _check_kind(path: Path, error: type[PolyheadError], status: os.stat_result, most_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path}: is not a file. Put a file in its place, no folder, pipe or device.")
+    if status.st_size > most_bytes:
+        raise error(
+            f"{path}: {status.st_size:,} bytes; what belongs here has at most {most_bytes:,}. "
+            "Check that it is the right file."
+        )
+
+
+def _check_stored(path: Path, error: type[PolyheadError], file: BufferedReader, stored: Stored | None) -> None:
+    if stored is None:
+        return
+    size = os.fstat(file.fileno()).st_size
+    if size != stored.bytes:
+        raise error(f"{path}: {size} bytes instead of the {stored.bytes} that were written. Restore the file.")
+    if hashlib.file_digest(file, "sha256").hexdigest() != stored.sha256:
+        raise error(f"{path}: is not what was written (another SHA-256): it was changed or damaged. Restore the file.")
+    file.seek(0)
+
+
+def _header(path: Path, error: type[PolyheadError], file: BufferedReader) -> bytes:
+    """Return the header's bytes if its length is allowed."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(MOST_HEADER_BYTES, size - 8):
+        for beginning, kind in _OTHER_KINDS.items():
+            if start.startswith(beginning):
+                raise error(f"{path}: {kind}.")
+        found = f"a header of {length:,} bytes" if len(start) == 8 else f"{size} bytes"
+        raise error(
+            f"{path}: is no safetensors file, or a part of one ({found} in {size:,} bytes; allowed: at most "
+            f"{MOST_HEADER_BYTES:,}, within the file). Put a whole copy in its place."
+        )
+    return file.read(length)
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse a name that stands twice in an object; safetensors keeps the last. Nothing is built: it would be large."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name stands twice in the header")
+
+
+def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dtype not in _TYPES:
+        raise ValueError(f"tensor {name[:100]!r} is of type {tensor.dtype}; allowed are ordinary numbers and booleans")
+    if tensor.dim() > _MOST_DIMENSIONS:
+        raise ValueError(f"tensor {name[:100]!r} has {tensor.dim()} dimensions; at most {_MOST_DIMENSIONS} are allowed")
+    return tensor
+
+
+def _parse_about(text: str) -> dict[str, Any]:
+    if len(text) > _MOST_ABOUT_BYTES:
+        raise ValueError(f"{len(text):,} characters of description; at most {_MOST_ABOUT_BYTES:,} are allowed")
+    about = json.loads(text)
+    if not isinstance(about, dict):
+        raise ValueError("its description is not a JSON object")
+    return about

@@ -1,0 +1,101 @@
+"""Distances by hand, and who is the odd one out."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyhead.errors import UpdateError
+from polyhead.federation.outliers import distance, finite_distance, too_far
+from polyhead.federation.update import SiteUpdate
+
+CURRENT = {
+    "w": torch.tensor([1.0, 1.0]),
+    "bn.running_mean": torch.tensor([0.0]),
+    "bn.num_batches_tracked": torch.tensor(5),
+}
+
+
+def state(w: list[float], mean: float = 0.0, count: int = 5) -> dict[str, torch.Tensor]:
+    values = (torch.tensor(w), torch.tensor([mean]), torch.tensor(count))
+    return dict(zip(CURRENT, values, strict=True))
+
+
+def update(w: list[float], mean: float = 0.0) -> SiteUpdate:
+    return SiteUpdate("a", 0, 1, 0.5, state(w, mean))
+
+
+def test_the_distance_by_hand_counts_statistics_and_no_counters() -> None:
+    assert distance(state([2.0, 3.0], mean=2.0, count=1000), CURRENT) == 3.0
+    assert distance(CURRENT, CURRENT) == 0.0
+
+
+@pytest.mark.parametrize("size", [1, 2**16 - 1, 2**16, 2**16 + 1, 200_001])
+def test_the_distance_of_large_tensors_is_numpys(size: int) -> None:
+    rng = np.random.default_rng(size)
+    a, b = rng.normal(size=(2, size)).astype(np.float32)
+    ours = distance({"w": torch.from_numpy(a)}, {"w": torch.from_numpy(b)})
+    assert ours == pytest.approx(float(np.linalg.norm((a - b).astype(np.float64))), rel=1e-8)
+
+
+@given(st.permutations(range(4)))
+def test_how_tensors_lie_in_memory_does_not_change_the_distance(order: list[int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 7, 5, 3, 3, generator=generator)
+    lying = a.permute(order).contiguous().permute([order.index(axis) for axis in range(4)])
+    assert distance({"w": lying}, {"w": b}) == distance({"w": a}, {"w": b})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floating_types_are_measured_too(dtype: torch.dtype) -> None:
+    assert distance({"w": torch.full((4,), 300.0, dtype=dtype)}, {"w": torch.zeros(4, dtype=dtype)}) == 600.0
+
+
+def test_a_difference_beyond_half_precision_is_measured() -> None:
+    far = torch.full((4,), 6e4, dtype=torch.float16)
+    assert distance({"w": far}, {"w": -far}) == pytest.approx(2.4e5, rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("at", [0, 2**16, 2**17])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(bad: float, at: int) -> None:
+    weights = torch.zeros(2**17 + 1)
+    weights[at] = bad
+    with pytest.raises(UpdateError, match=r"^site a, round 0: w holds a value that is not finite"):
+        finite_distance(
+            SiteUpdate("a", 0, 1, 0.5, {"w": weights, "v": torch.zeros(1)}), {"w": weights * 0, "v": torch.zeros(1)}
+        )
+
+
+def test_a_finite_update_has_its_distance() -> None:
+    assert finite_distance(update([2.0, 3.0], 2.0), CURRENT) == 3.0
+
+
+def test_a_distance_that_overflows_is_too_far() -> None:
+    far = {"w": torch.tensor([3e38])}
+    with pytest.raises(UpdateError, match="too far: the distance from the current backbone is not finite"):
+        finite_distance(SiteUpdate("a", 0, 1, 0.5, far), {"w": torch.tensor([-3e38])})
+    # Within float32, and beyond every weight: for the rule to judge.
+    assert distance({"w": torch.tensor([1e30])}, {"w": torch.tensor([0.0])}) == pytest.approx(1e30)
+
+
+def test_too_far_by_hand() -> None:
+    assert too_far({"a": 1.0, "b": 2.0, "c": 3.0, "d": 62.4}, 10) == {"d": 62.4 / 2.5}
+    assert too_far({"a": 1.0, "b": 2.0, "c": 20.0}, 10) == {}
+    assert too_far({"a": 1.0, "b": 2.0, "c": 20.1}, 10) == {"c": 20.1 / 2}
+
+
+@pytest.mark.parametrize("distances", [{}, {"a": 9.0}, {"a": 1e-9, "b": 1e9}, {"a": 0.0, "b": 0.0, "c": 5.0}])
+def test_without_a_scale_nobody_is_too_far(distances: dict[str, float]) -> None:
+    assert too_far(distances, 10) == {}
+    assert too_far(distances, 1.5) == {}
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1e300), max_size=9), st.floats(1.01, 1e6))
+def test_at_least_half_always_stay(distances: dict[str, float], factor: float) -> None:
+    far = too_far(distances, factor)
+    assert len(far) * 2 <= len(distances)
+    assert all(medians >= factor for medians in far.values())

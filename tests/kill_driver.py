@@ -1,0 +1,119 @@
+"""Starts `polyhead run` many times, kills it, and starts it again, in one process that forks.
+
+    python -m tests.kill_driver  <  JSON
+
+A fresh Python needs seconds to import PyTorch; a fork of one that has imported it and computed nothing needs
+milliseconds, and is killed like any other process. Input, one of:
+
+    {"runs": [{"study": FILE, "out": FOLDER, "kills": [SECONDS, ...]}, ...]}
+    {"runs": [{"study": FILE, "out": FOLDER, "at": [OPERATION, ...]}, ...], "below": FOLDER}
+
+With ``kills`` each start is killed that long after it began; with ``at`` right before its N-th file operation below
+`out` (a write is half done then). A last start runs to its end. Output: for each run the number of kills that hit, the
+exit status of the last start, and how many file operations it made.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import polyhead.study
+from polyhead.cli import main as polyhead
+
+_OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir")
+
+
+def drive(job: dict[str, Any]) -> dict[str, int]:
+    arguments = ["polyhead", "run", job["study"], "--out", job["out"]]
+    hits = 0
+    for seconds in job.get("kills", []):
+        child = start(arguments, lambda: None)
+        hits += stopped_after(child, seconds)
+    for number in job.get("at", []):
+        child = start(arguments, lambda number=number: kill_before(number, job["out"]))
+        hits += wait(child) == -signal.SIGKILL
+    counter = Path(job["out"] + ".operations")
+    last = wait(start(arguments, lambda: count_into(counter, job["out"])))
+    return {"hits": hits, "status": last, "operations": int(counter.read_text()) if counter.exists() else 0}
+
+
+def start(arguments: list[str], prepare: Callable[[], None]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        log = os.open(arguments[-1] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        sys.argv = arguments
+        prepare()
+        polyhead()
+    except SystemExit as end:
+        os._exit(end.code if isinstance(end.code, int) else 1)
+    os._exit(0)
+
+
+def stopped_after(child: int, seconds: float) -> bool:
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return wait(child) == -signal.SIGKILL
+
+
+def wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_before(number: int, folder: str) -> None:
+    watch(folder, lambda count: count == number)
+
+
+def count_into(file: Path, folder: str) -> None:
+    def note(count: int) -> bool:
+        real(descriptor, str(count).encode().ljust(8), 0)
+        return False
+
+    real, descriptor = os.pwrite, os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
+    watch(folder, note)
+
+
+def watch(folder: str, is_last: Callable[[int], bool]) -> None:
+    """Count this process's file operations below a folder, and die right before the last."""
+    count = 0
+
+    def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            if below(arguments[0], folder):
+                count += 1
+                if is_last(count):
+                    if name == "write":
+                        real(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        return counted
+
+    for name in _OPERATIONS:
+        setattr(os, name, wrap(name, getattr(os, name)))
+
+
+def below(target: object, folder: str) -> bool:
+    try:
+        path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fspath(target)  # type: ignore[call-overload]
+    except (OSError, TypeError):
+        return False
+    return str(path).startswith(folder)
+
+
+if __name__ == "__main__":
+    # PyTorch's pool of threads does not live through a fork; the parent must not have begun one either.
+    torch.set_num_threads(1)
+    assert polyhead.study  # imported for the children
+    print(json.dumps([drive(job) for job in json.load(sys.stdin)["runs"]]))

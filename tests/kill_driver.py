@@ -1,16 +1,15 @@
 """Starts `polyhead run` many times, kills it, and starts it again, in one process that forks.
 
-    python -m tests.kill_driver  <  JSON
+    python -m tests.kill_driver < JSON
 
 A fresh Python needs seconds to import PyTorch; a fork of one that has imported it and computed nothing needs
-milliseconds, and is killed like any other process. Input, one of:
+milliseconds, and is killed like any other process. Input is a list of
 
-    {"runs": [{"study": FILE, "out": FOLDER, "kills": [SECONDS, ...]}, ...]}
-    {"runs": [{"study": FILE, "out": FOLDER, "at": [OPERATION, ...]}, ...], "below": FOLDER}
+    {"study": FILE, "out": FOLDER, "after": [SECONDS, ...], "at": [OPERATION, ...]}
 
-With ``kills`` each start is killed that long after it began; with ``at`` right before its N-th file operation below
-`out` (a write is half done then). A last start runs to its end. Output: for each run the number of kills that hit, the
-exit status of the last start, and how many file operations it made.
+Each start is killed so many seconds after it began, or right before its N-th file operation below `out` (a write is
+half done then). A last start runs to its end. Output: for each the number of kills that hit, the exit status of the
+last start, how many file operations it made and how long it took.
 """
 
 import json
@@ -24,24 +23,26 @@ from typing import Any
 
 import torch
 
-import polyhead.study
-from polyhead.cli import main as polyhead
+from polyhead.cli import main
+from polyhead.study import run_study
 
 _OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir")
 
 
-def drive(job: dict[str, Any]) -> dict[str, int]:
+def drive(job: dict[str, Any]) -> dict[str, float]:
     arguments = ["polyhead", "run", job["study"], "--out", job["out"]]
     hits = 0
-    for seconds in job.get("kills", []):
+    for seconds in job.get("after", []):
         child = start(arguments, lambda: None)
         hits += stopped_after(child, seconds)
     for number in job.get("at", []):
         child = start(arguments, lambda number=number: kill_before(number, job["out"]))
         hits += wait(child) == -signal.SIGKILL
     counter = Path(job["out"] + ".operations")
+    began = time.monotonic()
     last = wait(start(arguments, lambda: count_into(counter, job["out"])))
-    return {"hits": hits, "status": last, "operations": int(counter.read_text()) if counter.exists() else 0}
+    seconds = time.monotonic() - began
+    return {"hits": hits, "status": last, "operations": int(counter.read_text()), "seconds": seconds}
 
 
 def start(arguments: list[str], prepare: Callable[[], None]) -> int:
@@ -54,7 +55,7 @@ def start(arguments: list[str], prepare: Callable[[], None]) -> int:
         os.dup2(log, 2)
         sys.argv = arguments
         prepare()
-        polyhead()
+        main()
     except SystemExit as end:
         os._exit(end.code if isinstance(end.code, int) else 1)
     os._exit(0)
@@ -106,8 +107,8 @@ def watch(folder: str, is_last: Callable[[int], bool]) -> None:
 
 def below(target: object, folder: str) -> bool:
     try:
-        path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else os.fspath(target)  # type: ignore[call-overload]
-    except (OSError, TypeError):
+        path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else target
+    except OSError:
         return False
     return str(path).startswith(folder)
 
@@ -115,5 +116,5 @@ def below(target: object, folder: str) -> bool:
 if __name__ == "__main__":
     # PyTorch's pool of threads does not live through a fork; the parent must not have begun one either.
     torch.set_num_threads(1)
-    assert polyhead.study  # imported for the children
-    print(json.dumps([drive(job) for job in json.load(sys.stdin)["runs"]]))
+    assert run_study  # imported for the children
+    print(json.dumps([drive(job) for job in json.load(sys.stdin)]))

@@ -1,0 +1,99 @@
+"""F04, F05, D02: a run that is killed, anywhere and as often as one likes, ends as if it had never been."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from polyhead.phantom import Acquisition, write_site
+from tests.conftest import TINY_SETTINGS
+
+SETTINGS = (
+    TINY_SETTINGS.replace("rounds = 2", "rounds = 3\nvalidate_every = 2\nfinetune_steps = 1")
+    .replace("local_steps = 1", 'local_steps = 2\nbatch_norm = "private"\nfinetune = "head"')
+    .replace("[federation]", "[federation]\nmin_sites = 2")
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hospitals, two methods, private BatchNorm, kept optimizers, fine-tuning: every kind of state there is."""
+    folder = tmp_path_factory.mktemp("kill")
+    sites = ""
+    for name, findings in (("a", ("Pleural Effusion", "Cardiomegaly")), ("b", ("Pleural Effusion", "Edema"))):
+        size = {"train": 16, "val": 12, "test": 16}
+        write_site(folder / name, site=name, findings=findings, acquisition=Acquisition(), seed=1, size=32, **size)
+        sites += f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n'
+    path = folder / "study.toml"
+    path.write_text(f'name = "killed"\nmethods = ["local", "ffl"]\n{sites}{SETTINGS}')
+    return path
+
+
+def drive(*runs: dict[str, Any]) -> list[dict[str, float]]:
+    driver = [sys.executable, "-m", "tests.kill_driver"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(driver, input=json.dumps(runs), capture_output=True, text=True, cwd=root, timeout=3000)
+    assert done.returncode == 0, done.stderr
+    results: list[dict[str, float]] = json.loads(done.stdout)
+    for run, result in zip(runs, results, strict=True):
+        assert result["status"] == 0, Path(run["out"] + ".log").read_text()
+    return results
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Every file of a run, hidden ones too, but its log, and the seconds that rounds took."""
+    files = {str(path.relative_to(run)): path for path in run.rglob("*") if path.is_file()}
+    results = {name: path.read_bytes() for name, path in files.items() if name not in ("run.log", "report.html")}
+    results["rounds.csv"] = pl.read_csv(run / "rounds.csv").drop("seconds").write_csv().encode()
+    return results
+
+
+@pytest.fixture(scope="module")
+def undisturbed(study: Path) -> tuple[Path, dict[str, float]]:
+    """Return a run that nobody killed, and what its driver tells of it. The one before it makes the pixel caches."""
+    runs = [{"study": str(study), "out": str(study.parent / name)} for name in ("first", "undisturbed")]
+    return study.parent / "undisturbed", drive(*runs)[1]
+
+
+def killed_at_random(study: Path, name: str, schedules: int, seed: int, seconds: float) -> float:
+    """Run the study under random schedules of kills, compare each with the first run, and return how many kills hit."""
+    chance = random.Random(seed)  # noqa: S311
+    runs = [
+        {
+            "study": str(study),
+            "out": str(study.parent / f"{name}-{number}"),
+            "after": [chance.uniform(0, seconds) for _ in range(chance.randint(2, 5))],
+        }
+        for number in range(schedules)
+    ]
+    results = drive(*runs)
+    expected = contents(study.parent / "undisturbed")
+    for run in runs:
+        assert contents(Path(str(run["out"]))) == expected, run
+    return sum(result["hits"] for result in results)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
+    assert killed_at_random(study, "random", 25, 0, undisturbed[1]["seconds"]) >= 50
+
+
+@pytest.mark.soak
+def test_killed_at_random_moments_for_long(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
+    assert killed_at_random(study, "soak", 500, 1, undisturbed[1]["seconds"]) >= 1000
+
+
+@pytest.mark.slow
+def test_killed_between_every_two_file_operations(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
+    """Each start gets one operation further than the one before, so every save is cut off at every point in turn."""
+    run, told = undisturbed
+    out = study.parent / "aimed"
+    (result,) = drive({"study": str(study), "out": str(out), "at": list(range(1, int(told["operations"]) + 1))})
+    # The last starts have less left to do than operations to wait for, and end by themselves.
+    assert result["hits"] > 100
+    assert contents(out) == contents(run)

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from federation import CPU, FFL, paired_ratio, site
+import torch
 
+from federation import CPU, FFL, paired_ratio, site
 from polyhead.config import Federation, Model, Training
 from polyhead.federation.means import weighted_mean
 from polyhead.federation.simulate import Watch, simulate
@@ -71,16 +72,14 @@ def rounds(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
         models = build_models(sites, settings(size), FFL, 0, CPU)
         parts = {name: part_model(model, FFL) for name, model in models.items()}
         shared, private = parts["small"][0], {name: own for name, (_, own) in parts.items()}
+
+        def updates(round_: int, shared: dict[str, torch.Tensor]) -> Iterator[SiteUpdate]:
+            for one in sorted(sites, key=lambda one: one.name):
+                update, private[one.name] = site_round(one, models[one.name], PLAN, round_, shared, private[one.name])
+                yield update
+
         for round_ in range(PLAN.federation.rounds):
-
-            def updates(round_: int = round_) -> Iterator[SiteUpdate]:
-                for one in sorted(sites, key=lambda one: one.name):
-                    update, private[one.name] = site_round(
-                        one, models[one.name], PLAN, round_, shared, private[one.name]
-                    )
-                    yield update
-
-            shared = weighted_mean(updates(), shared, "equal")
+            shared = weighted_mean(updates(round_, shared), shared, "equal")
 
     return durable, in_memory
 
@@ -113,8 +112,8 @@ def go_on(folder: Path, size: int) -> None:
 def lost_to_a_kill(size: int, kills: int) -> str:
     """Run in processes of their own: undisturbed, then killed once at a random moment and started again."""
     undisturbed = run_worker(size, [])
-    random.seed(0)
-    lost = [run_worker(size, [random.uniform(0.1, 0.9) * undisturbed]) - undisturbed for _ in range(kills)]
+    chance = random.Random(0)  # noqa: S311
+    lost = [run_worker(size, [chance.uniform(0.1, 0.9) * undisturbed]) - undisturbed for _ in range(kills)]
     start = run_worker(size, [], ready=True)
     a_round = (undisturbed - start) / ROUNDS_TO_KILL
     shares = [seconds / a_round for seconds in lost]

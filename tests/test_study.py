@@ -1,12 +1,7 @@
 """Whole studies at a tiny scale: what they leave on disk, and what interruption changes (nothing)."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -11,9 +11,10 @@ from pathlib import Path
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 
-__all__ = ["check_finished", "is_finished", "write_finished"]
+__all__ = ["check_finished", "check_predictions_of", "is_finished", "write_finished"]
 
 _MOST_BYTES = 2**24
+_REMEDY = "`polyhead run` with the same study and --out makes it again."
 
 
 def write_finished(done: Path, run: Path, files: Iterable[Path]) -> None:
@@ -23,12 +24,12 @@ def write_finished(done: Path, run: Path, files: Iterable[Path]) -> None:
 
 
 def is_finished(done: Path, files: Iterable[Path]) -> bool:
-    """Return whether a part was declared finished, with these files among its own, and they are still there."""
+    """Return whether a part was declared finished, and its files are still there."""
     return done.exists() and all(file.exists() for file in files)
 
 
-def check_finished(done: Path, run: Path) -> None:
-    """Hold every file of a finished part against its hash.
+def check_finished(done: Path, run: Path, below: str = "") -> None:
+    """Hold the files of a finished part against their hashes; only those under `below` if it is given.
 
     Raises
     ------
@@ -36,16 +37,22 @@ def check_finished(done: Path, run: Path) -> None:
         Naming the file that is absent, or is not what was written.
     """
     for name, wanted in _read(done).items():
-        file = run / name
-        try:
-            found = _hash(file)
-        except OSError as problem:
-            raise RunError(f"{file}: cannot be read ({problem.strerror}). {_REMEDY}") from problem
-        if found != wanted:
-            raise RunError(f"{file}: is not what the run wrote: it was cut off or changed. {_REMEDY}")
+        if name.startswith(below):
+            _check(run / name, wanted)
 
 
-_REMEDY = "`polyhead run` with the same study and --out makes it again."
+def check_predictions_of(run: Path) -> None:
+    """Hold the predictions of a run against their hashes, as far as its parts are finished.
+
+    A changed digit in a score would be read as another score: nothing else in the file tells.
+
+    Raises
+    ------
+    RunError
+        Naming the file that is absent, or is not what was written.
+    """
+    for done in sorted(run.glob("state/*/*/done.json")):
+        check_finished(done, run, "predictions/")
 
 
 def _read(done: Path) -> dict[str, str]:
@@ -59,6 +66,15 @@ def _read(done: Path) -> dict[str, str]:
     if not all(_is_inside(name) for name in names):
         raise RunError(f"{done}: is no list of the run's files. Remove it. {_REMEDY}")
     return {name: str(value) for name, value in content.items()}
+
+
+def _check(file: Path, wanted: str) -> None:
+    try:
+        found = _hash(file)
+    except OSError as problem:
+        raise RunError(f"{file}: cannot be read ({problem.strerror}). {_REMEDY}") from problem
+    if found != wanted:
+        raise RunError(f"{file}: is not what the run wrote: it was cut off or changed. {_REMEDY}")
 
 
 def _is_inside(name: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from polyhead.errors import RunError
+from polyhead.errors import PolyheadError, RunError
 from polyhead.printable import printable
 
 __all__ = ["log_to"]
@@ -22,8 +22,9 @@ def log_to(path: Path) -> Iterator[None]:
     """Write what is logged meanwhile to the end of a file, too: INFO and above of ours, WARNING and above of others.
 
     A line a record: time in UTC, level and message, control characters written out. What `logging.exception` logs is
-    followed by its traceback, indented. What other handlers show does not change. If the file cannot be written any
-    longer, that is logged once, and lines are lost.
+    followed by its traceback, indented, and so is an error that ends the block, unless it is a person's mistake. What
+    other handlers show does not change. If the file cannot be written any longer, that is logged once, and lines are
+    lost.
 
     Raises
     ------
@@ -47,6 +48,9 @@ def log_to(path: Path) -> Iterator[None]:
     ours.setLevel(min(logging.INFO, shown))
     try:
         yield
+    except BaseException as problem:
+        handler.handle(_ending(problem))
+        raise
     finally:
         ours.setLevel(level)
         for added in (handler, *resort):
@@ -54,6 +58,15 @@ def log_to(path: Path) -> Iterator[None]:
         for other in others:
             other.removeFilter(as_before)
         handler.close()
+
+
+def _ending(problem: BaseException) -> logging.LogRecord:
+    """Return a record of what ended the block; whoever catches it says so on the terminal."""
+    interrupted = isinstance(problem, KeyboardInterrupt | SystemExit)
+    text = "stopped by a signal." if interrupted else f"stopped by an error: {problem}"
+    explained = interrupted or isinstance(problem, PolyheadError)
+    trace = None if explained else (type(problem), problem, problem.__traceback__)
+    return _log.makeRecord(_log.name, logging.ERROR, __file__, 0, text, (), trace)
 
 
 class _LogFile(logging.Handler):

@@ -46,6 +46,7 @@ def evaluate(
 ) -> None:
     """Compute metrics, intervals and paired comparisons from predictions; PyTorch is not needed."""
     from polyhead.evaluation import check_complete, evaluate_files, evaluate_run
+    from polyhead.finished import check_predictions_of
     from polyhead.study_file import load_study
     from polyhead.summary import print_summary
 
@@ -54,6 +55,7 @@ def evaluate(
             raise UsageError("--out goes with files of predictions; the tables of a run stay in its directory.")
         study = load_study(source[0] / "study.toml")
         check_complete(source[0], study.methods, study.seeds, [site.name for site in study.site])
+        check_predictions_of(source[0])
         evaluate_run(source[0], replicates or study.evaluation.replicates, study.methods)
         print_summary(source[0], console)
     elif any(path.is_dir() for path in source):
@@ -68,6 +70,8 @@ def evaluate(
 
 def report(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Write a run's report again."""
+    from polyhead.finished import check_predictions_of
     from polyhead.report import write_report
 
+    check_predictions_of(run)
     console.print(f"Report: {write_report(run)}", markup=False, highlight=False, soft_wrap=True)

@@ -134,9 +134,7 @@ def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
     for site, file in private.items():
         _check_whole(private_path(store.folder, site, file.rounds_done), file.stored)
     stored: Stored = manifest["shared"]
-    shared, _ = read_tensors(
-        _shared_path(store.folder, rounds_done), RunError, most_bytes=stored.bytes, stored=stored
-    )
+    shared, _ = read_tensors(_shared_path(store.folder, rounds_done), RunError, most_bytes=stored.bytes, stored=stored)
     return Snapshot(rounds_done, shared, private, manifest["validation"])
 
 

@@ -48,7 +48,10 @@ def setback_table(run: RunTables) -> list[Row]:
     found = grouped.agg(pl.len().alias("count"), pl.col("round", "status").first()).to_dicts()
     rank = {method: place for place, method in enumerate(run.methods)}
     ordered = sorted(found, key=lambda row: (rank.get(row["method"], len(rank)), row["seed"], row["site"], row["kind"]))
-    return [{**row, "count": whole(row["count"]), "round": whole(row["round"]), "status": row["status"][:_LONGEST]} for row in ordered]
+    return [
+        {**row, "count": whole(row["count"]), "round": whole(row["round"]), "status": row["status"][:_LONGEST]}
+        for row in ordered
+    ]
 
 
 def _mean(values: pl.Series) -> float | None:

@@ -111,7 +111,7 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
         start = initial_state(models, plan.sharing, job.store)
         save_snapshot(start, job.store)
     trim_rounds(job.run, method.name, job.seed, start.rounds_done)
-    _log.info("%s: training from round %d of %d.", job.name, start.rounds_done, study.federation.rounds)
+    _say_where(job, start.rounds_done, progress)
     training = [site for site in sites if site.can_train]
     _note_idle_sites(job, sites, start.rounds_done)
     with gently(_log.warning) as stop_here:
@@ -123,6 +123,13 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
         finally:
             close()
     _finish(job, sites, models, plan, _chosen(job, end, list(models)))
+
+
+def _say_where(job: Job, rounds_done: int, progress: Progress) -> None:
+    if rounds_done:
+        text = f"{job.name}: going on after round {rounds_done} of {job.study.federation.rounds}."
+        progress.console.print(text, markup=False, highlight=False)
+    _log.info("%s: training from round %d of %d.", job.name, rounds_done, job.study.federation.rounds)
 
 
 def _chosen(job: Job, end: Snapshot, sites: Sequence[str]) -> Snapshot:

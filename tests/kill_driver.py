@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # what the first optimizer would import, in each child
 
 from polyhead.cli import main
 from polyhead.study import run_study

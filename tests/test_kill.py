@@ -67,7 +67,7 @@ def killed_at_random(study: Path, name: str, schedules: int, seed: int, seconds:
         {
             "study": str(study),
             "out": str(study.parent / f"{name}-{number}"),
-            "after": [chance.uniform(0, seconds) for _ in range(chance.randint(2, 5))],
+            "after": [chance.uniform(0, 0.7 * seconds) for _ in range(chance.randint(2, 5))],
         }
         for number in range(schedules)
     ]
@@ -80,12 +80,12 @@ def killed_at_random(study: Path, name: str, schedules: int, seed: int, seconds:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
-    assert killed_at_random(study, "random", 25, 0, undisturbed[1]["seconds"]) >= 50
+    assert killed_at_random(study, "random", 25, 0, undisturbed[1]["seconds"]) >= 40
 
 
 @pytest.mark.soak
 def test_killed_at_random_moments_for_long(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
-    assert killed_at_random(study, "soak", 500, 1, undisturbed[1]["seconds"]) >= 1000
+    assert killed_at_random(study, "soak", 500, 1, undisturbed[1]["seconds"]) >= 800
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 
-__all__ = ["check_finished", "check_predictions_of", "is_finished", "write_finished"]
+__all__ = ["check_finished", "check_predictions_of", "write_finished"]
 
 _MOST_BYTES = 2**24
 _REMEDY = "`polyhead run` with the same study and --out makes it again."
@@ -23,22 +23,20 @@ def write_finished(done: Path, run: Path, files: Iterable[Path]) -> None:
     write_atomically(done, json.dumps(hashes, indent=2) + "\n")
 
 
-def is_finished(done: Path, files: Iterable[Path]) -> bool:
-    """Return whether a part was declared finished, and its files are still there."""
-    return done.exists() and all(file.exists() for file in files)
-
-
-def check_finished(done: Path, run: Path, below: str = "") -> None:
-    """Hold the files of a finished part against their hashes; only those under `below` if it is given.
+def check_finished(done: Path, run: Path, files: Iterable[Path]) -> None:
+    """Hold the files of a finished part against their hashes.
 
     Raises
     ------
     RunError
         Naming the file that is absent, or is not what was written.
     """
-    for name, wanted in _read(done).items():
-        if name.startswith(below):
-            _check(run / name, wanted)
+    hashes = _read(done)
+    for file in files:
+        name = file.relative_to(run).as_posix()
+        if name not in hashes:
+            raise RunError(f"{done}: does not list {name}. Remove it. {_REMEDY}")
+        _check(file, hashes[name])
 
 
 def check_predictions_of(run: Path) -> None:
@@ -52,13 +50,16 @@ def check_predictions_of(run: Path) -> None:
         Naming the file that is absent, or is not what was written.
     """
     for done in sorted(run.glob("state/*/*/done.json")):
-        check_finished(done, run, "predictions/")
+        for name, wanted in _read(done).items():
+            if name.startswith("predictions/"):
+                _check(run / name, wanted)
 
 
 def _read(done: Path) -> dict[str, str]:
     try:
-        if done.stat().st_size > _MOST_BYTES:
-            raise RunError(f"{done}: is too large. Remove it. {_REMEDY}")
+        # Opening a pipe could wait for ever.
+        if not done.is_file() or done.stat().st_size > _MOST_BYTES:
+            raise RunError(f"{done}: is no file, or larger than any of its kind. Remove it. {_REMEDY}")
         content = json.loads(done.read_bytes())
     except (OSError, ValueError, RecursionError) as problem:
         raise RunError(f"{done}: cannot be read ({problem}). Remove it. {_REMEDY}") from problem
@@ -69,6 +70,8 @@ def _read(done: Path) -> dict[str, str]:
 
 
 def _check(file: Path, wanted: str) -> None:
+    if not file.is_file():
+        raise RunError(f"{file}: {'is no file' if file.exists() else 'is missing'}. {_REMEDY}")
     try:
         found = _hash(file)
     except OSError as problem:

@@ -2,9 +2,11 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -15,13 +17,13 @@ from polyhead.errors import RunError
 from polyhead.evaluation import auroc, youden_threshold
 from polyhead.federation.methods import Method
 from polyhead.federation.private_state import load_private
-from polyhead.federation.rounds import RoundRow, append_rounds, trim_rounds
-from polyhead.federation.run_dir import model_folder, predictions_folder, state_folder
+from polyhead.federation.rounds import RoundRow, append_rounds, mend_rounds, trim_rounds
+from polyhead.federation.run_dir import model_folder, predictions_folder, refuse_folders, state_folder
 from polyhead.federation.simulate import Watch, simulate
 from polyhead.federation.site import Plan, Site, finetune
 from polyhead.federation.snapshot import Snapshot, Store, best_snapshot, load_snapshot, remove_snapshots, save_snapshot
 from polyhead.federation.start import build_models, initial_state
-from polyhead.finished import check_finished, is_finished, write_finished
+from polyhead.finished import check_finished, write_finished
 from polyhead.predictions import write_predictions
 from polyhead.sites import SiteSource, recipe_of, site_for
 from polyhead.stopping import gently
@@ -69,13 +71,19 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
     Raises
     ------
     RunError
-        If a round had too few sites; method, seed, round and sites are named.
+        If a round had too few sites; method, seed, round and sites are named. If a folder stands where a file belongs.
     DiskError
         If the disk is full.
     """
     done = job.store.folder / "done.json"
     outputs = [file for source in sources for file in _outputs(job, source.name)]
-    if not _is_whole(job, done, outputs):
+    states = (
+        job.store.folder.glob(each) for each in ("round-*.json", "shared-*.safetensors", "*/private-*.safetensors")
+    )
+    refuse_folders((done, *outputs, *chain.from_iterable(states)))
+    if _is_whole(job, done, outputs):
+        mend_rounds(job.run, job.method.name, job.seed, job.study.federation.rounds)
+    else:
         done.unlink(missing_ok=True)
         _train(job, sources, progress)
         write_finished(done, job.run, outputs)
@@ -90,10 +98,10 @@ def _outputs(job: Job, site: str) -> list[Path]:
 
 
 def _is_whole(job: Job, done: Path, outputs: Sequence[Path]) -> bool:
-    if not is_finished(done, outputs):
+    if not os.path.lexists(done):
         return False
     try:
-        check_finished(done, job.run)
+        check_finished(done, job.run, outputs)
     except RunError as problem:
         _log.warning("%s is trained again. %s", job.name, problem)
         return False

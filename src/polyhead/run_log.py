@@ -49,6 +49,8 @@ def log_to(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as problem:
+        # A log that has no room for what ended the run is not worth a second line beside it.
+        handler.failed = True
         handler.handle(_ending(problem))
         raise
     finally:

@@ -74,7 +74,9 @@ def _explain(problem: Exception) -> str:
         place = getattr(problem, "filename", None) or "the disk"
         return f"{place}: no space is left. Free some; then the same command goes on where it stopped."
     if isinstance(problem, OSError) and problem.strerror:
-        return f"{problem.filename or 'the disk'}: {problem.strerror}. What was finished before is kept."
+        # Of two names the second is the file that was to be; the first may be a temporary one.
+        place = problem.filename2 or problem.filename or "the disk"
+        return f"{place}: {problem.strerror}. What was finished before is kept; mend this, then give the command again."
     kind = type(problem).__name__
     return f"{kind}: {problem}. This is a fault of Polyhead, not yours; --debug shows where. Please report it."
 

@@ -70,7 +70,7 @@ def load_private(folder: Path, site: str, file: PrivateFile) -> PrivateState:
         If the file is not the one that was written.
     """
     path = private_path(folder, site, file.rounds_done)
-    tensors, _ = read_tensors(path, RunError, most_bytes=file.stored.bytes)
+    tensors, _ = read_tensors(path, RunError, most_bytes=file.stored.bytes, stored=file.stored)
     return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/"))
 
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -10,7 +12,10 @@ from polyhead.atomic import append_durably, write_atomically
 from polyhead.errors import RunError
 from polyhead.printable import printable
 
-__all__ = ["RoundRow", "append_rounds", "trim_rounds"]
+__all__ = ["RoundRow", "append_rounds", "mend_rounds", "trim_rounds"]
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ def append_rounds(run: Path, method: str, seed: int, rows: Sequence[RoundRow]) -
 
 
 def trim_rounds(run: Path, method: str, seed: int, rounds_done: int) -> None:
-    """Drop the rounds of a federation that will be done again, and a line that was cut off.
+    """Drop the rounds of a federation that will be done again, and a line that was cut off; warn if others are missing.
 
     A file of an older version, without the last column, gets it, blank.
 
@@ -78,15 +83,36 @@ def trim_rounds(run: Path, method: str, seed: int, rounds_done: int) -> None:
     RunError
         If the file is damaged, with the line and what to do.
     """
+    _mend(run, (method, str(seed)), rounds_done, lambda round_: round_ < rounds_done)
+
+
+def mend_rounds(run: Path, method: str, seed: int, rounds: int) -> None:
+    """Drop a line that was cut off, and begin a file that is gone; warn if rounds of a finished federation are missing.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged, with the line and what to do.
+    """
+    _mend(run, (method, str(seed)), rounds, lambda _: True)
+
+
+def _mend(run: Path, federation: tuple[str, str], rounds_done: int, is_kept: Callable[[int], bool]) -> None:
     file = run / "rounds.csv"
-    if not file.exists():
-        return
-    kept, writer = _writer()
+    rows = _read(file) if os.path.lexists(file) else []
+    ours = {int(row["round"]) for row in rows if (row["method"], row["seed"]) == federation}
+    if set(range(rounds_done)) - ours:
+        _log.warning(
+            "%s: rows of earlier rounds of %s, seed %s are lost. Results are whole; the report shows what is left.",
+            *(file, *federation),
+        )
+    kept = [row for row in rows if (row["method"], row["seed"]) != federation or is_kept(int(row["round"]))]
+    text, writer = _writer()
     writer.writeheader()
-    for row in _read(file):
-        if (row["method"], row["seed"]) != (method, str(seed)) or int(row["round"]) < rounds_done:
-            writer.writerow(row)
-    write_atomically(file, kept.getvalue())
+    writer.writerows(kept)
+    # A link is replaced, so that no later row goes to where it leads.
+    if file.is_symlink() or not file.exists() or file.read_bytes() != text.getvalue().encode():
+        write_atomically(file, text.getvalue())
 
 
 def _writer() -> tuple[io.StringIO, "csv.DictWriter[str]"]:

@@ -22,7 +22,7 @@ With ``--restart`` the whole directory becomes ``RUN.before-1``, or the next num
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +32,13 @@ from polyhead.errors import RunError, StudyError
 from polyhead.federation.run_lock import locked, signed
 from polyhead.study_file import changed_settings, load_study, parse_study
 
-__all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "state_folder"]
+__all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "refuse_folders", "state_folder"]
 
 _MOST_NAMED = 5
+_FILES = (
+    *("environment.json", "inputs.json", "sources.json", "sites.csv", "rounds.csv"),
+    *("metrics.csv", "comparisons.csv", "report.html"),
+)
 _REMEDY = "Choose another --out, or begin anew with --restart, which keeps this run beside the new one."
 
 
@@ -70,6 +74,19 @@ def predictions_folder(run: Path, method: str, seed: int, site: str) -> Path:
 def state_folder(run: Path, method: str, seed: int) -> Path:
     """Return where a federation's snapshots lie, and afterwards the note that it is done."""
     return run / "state" / method / f"seed-{seed}"
+
+
+def refuse_folders(files: Iterable[Path]) -> None:
+    """Refuse a folder that stands where a file is to be written, before there is work to lose.
+
+    Raises
+    ------
+    RunError
+        Naming the first.
+    """
+    for file in files:
+        if file.is_dir():
+            raise RunError(f"{file}: is a folder, where a file belongs. Remove it, then give the same command again.")
 
 
 @contextmanager
@@ -141,6 +158,7 @@ def _rename(run: Path, study_file: Path) -> Path:
 def _claim(run: Path, study_file: Path) -> bool:
     """Make the directory, whose lock is held, the run of a study; return whether it was before."""
     _check_writable(run)
+    refuse_folders(run / name for name in _FILES)
     remove_leftovers(run)
     study, copy = study_file.read_bytes(), run / "study.toml"
     if not os.path.lexists(copy):
@@ -181,7 +199,8 @@ def _check_same(run: Path, study_file: Path) -> None:
         old = parse_study(_read_copy(copy).decode(), study_file.parent, str(copy))
     except (StudyError, UnicodeDecodeError) as problem:
         raise RunError(
-            f"{copy}: the run's own copy of its study is damaged. {problem} "
+            # Of a list of faults the first is enough: the copy is not to be mended by hand.
+            f"{copy}: the run's own copy of its study is damaged. {str(problem).splitlines()[0]} "
             f"Copy the study file that the run began with over it. {_REMEDY}"
         ) from problem
     if changed := changed_settings(old, load_study(study_file)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from polyhead.errors import RunError
+from polyhead.errors import RunError, UpdateError
 from polyhead.federation.aggregate import Aggregate, aggregate
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.private_state import PrivateFile, PrivateState, load_private, save_private
@@ -170,7 +170,10 @@ def _updates(
 
 def _site_round(loop: _Loop, site: Site, round_: int, state: Snapshot) -> tuple[SiteUpdate, PrivateState]:
     own = load_private(loop.store.folder, site.name, state.private[site.name])
-    return site_round(site, loop.models[site.name], loop.plan, round_, state.shared, own, loop.watch.on_step)
+    update, own = site_round(site, loop.models[site.name], loop.plan, round_, state.shared, own, loop.watch.on_step)
+    if update.site != site.name:
+        raise UpdateError("the update carries another site's name. Send the name that the study gives it.")
+    return update, own
 
 
 def _failed(round_: int, site: str, seconds: float, problem: Exception) -> RoundRow:
@@ -202,8 +205,14 @@ def _validate(loop: _Loop, state: Snapshot) -> dict[str, float | None]:
 
 def _number(loss: object) -> float:
     """Return a loss for the table; NaN for what is none."""
-    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else math.nan
+    try:
+        return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else math.nan
+    except OverflowError:  # An integer beyond every float.
+        return math.nan
 
 
-def _bytes(state: Mapping[str, object]) -> int:
-    return sum(tensor.nbytes for tensor in state.values() if isinstance(tensor, torch.Tensor))
+def _bytes(state: object) -> int:
+    """Return the size of a state's tensors; what is no plain tensor, and will be refused, has none."""
+    tensors = state.values() if isinstance(state, Mapping) else ()
+    plain = (one for one in tensors if type(one) is torch.Tensor and one.layout == torch.strided and not one.is_nested)
+    return sum(tensor.nbytes for tensor in plain)

@@ -44,7 +44,8 @@ def _traffic(rows: pl.DataFrame, federated: int) -> Row:
 def setback_table(run: RunTables) -> list[Row]:
     """Return, by method, seed and site, each kind of round that did not count as sent: how many, and the first."""
     bad = run.rounds.filter(_WENT_BADLY & pl.col("status").str.contains(":")).with_columns(_KIND.alias("kind"))
-    grouped = bad.sort("round", maintain_order=True).group_by("method", "seed", "site", "kind", maintain_order=True)
+    # Of two reasons in one round, which a round that is repeated has, the order of the file's rows decides nothing.
+    grouped = bad.sort("round", "status").group_by("method", "seed", "site", "kind", maintain_order=True)
     found = grouped.agg(pl.len().alias("count"), pl.col("round", "status").first()).to_dicts()
     rank = {method: place for place, method in enumerate(run.methods)}
     ordered = sorted(found, key=lambda row: (rank.get(row["method"], len(rank)), row["seed"], row["site"], row["kind"]))

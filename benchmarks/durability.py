@@ -1,6 +1,6 @@
 """What it costs that a run may be killed at any moment, against the same training with everything in memory.
 
-    python benchmarks/durability.py [--size 64] [--repeats 5] [--kills 6]
+    python benchmarks/durability.py [--size 64] [--rounds 2] [--repeats 5] [--kills 6]
 
 1. Rounds of two sites with a ResNet-18 and 20 local steps: with a snapshot after each, against a loop of the same
    `site_round` and `weighted_mean` that writes nothing. The images are noise; their content costs nothing.
@@ -37,6 +37,7 @@ ROUNDS_TO_KILL = 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--worker", type=Path, help="used by the benchmark itself")
@@ -44,11 +45,12 @@ def main() -> None:
     if options.worker:
         go_on(options.worker, options.size)
         return
-    durable, in_memory = rounds(options.size)
+    durable, in_memory = federations(options.size, options.rounds)
     ratio = paired_ratio(durable, in_memory, options.repeats)
-    print(f"two rounds of ResNet-18 at {options.size} pixels, durable / in memory: {ratio}")
-    print(f"bytes a round writes, two sites: {bytes_a_round(options.size):,}")
-    print(f"time lost to one kill: {lost_to_a_kill(options.size, options.kills)}")
+    print(f"{options.rounds} rounds of ResNet-18 at {options.size} pixels, durable / in memory: {ratio}", flush=True)
+    print(f"bytes a round writes, two sites: {bytes_a_round(options.size):,}", flush=True)
+    if options.kills:
+        print(f"time lost to one kill: {lost_to_a_kill(options.size, options.kills)}")
 
 
 def two_sites(size: int) -> list[Site]:
@@ -59,14 +61,15 @@ def settings(size: int) -> Model:
     return Model(backbone="resnet18", image_size=size)
 
 
-def rounds(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
+def federations(size: int, rounds: int) -> tuple[Callable[[], object], Callable[[], object]]:
     sites = two_sites(size)
+    plan = replace(PLAN, federation=Federation(rounds=rounds, local_steps=20))
 
     def durable() -> None:
         models = build_models(sites, settings(size), FFL, 0, CPU)
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             store = Store(Path(folder), "")
-            simulate(sites, models, PLAN, initial_state(models, FFL, store), store, Watch(lambda rows: None))
+            simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows: None))
 
     def in_memory() -> None:
         models = build_models(sites, settings(size), FFL, 0, CPU)
@@ -75,10 +78,10 @@ def rounds(size: int) -> tuple[Callable[[], object], Callable[[], object]]:
 
         def updates(round_: int, shared: dict[str, torch.Tensor]) -> Iterator[SiteUpdate]:
             for one in sorted(sites, key=lambda one: one.name):
-                update, private[one.name] = site_round(one, models[one.name], PLAN, round_, shared, private[one.name])
+                update, private[one.name] = site_round(one, models[one.name], plan, round_, shared, private[one.name])
                 yield update
 
-        for round_ in range(PLAN.federation.rounds):
+        for round_ in range(rounds):
             shared = weighted_mean(updates(round_, shared), shared, "equal")
 
     return durable, in_memory

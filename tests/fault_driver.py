@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+import polyhead.environment
 import polyhead.federation.simulate
 import polyhead.report.plots
 import polyhead.study
@@ -181,5 +182,7 @@ PATCHES = {
 if __name__ == "__main__":
     # PyTorch's pool of threads does not live through a fork; the parent must not have begun one either.
     torch.set_num_threads(1)
+    # It may change while the tests run, and asking for it takes longer than much of what is tested.
+    polyhead.environment._commit = lambda: None
     for line in sys.stdin:
         print(json.dumps(command(**json.loads(line))), flush=True)

@@ -37,20 +37,21 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(temporary)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a whole file, text as UTF-8; see `replacing`.
+def write_atomically(path: Path, *parts: str | bytes | memoryview) -> None:
+    """Write a whole file from its parts, text as UTF-8; see `replacing`.
 
     Raises
     ------
     DiskError
         If the disk is full, or a quota used up, with the bytes that are needed.
     """
-    raw = content.encode() if isinstance(content, str) else content
-    with _full_disk_explained(path, len(raw)), _taking_the_place_of(path) as temporary:
+    raw = [part.encode() if isinstance(part, str) else part for part in parts]
+    with _full_disk_explained(path, sum(map(len, raw))), _taking_the_place_of(path) as temporary:
         # A link that waits under this name is not written through.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            _write(descriptor, raw)
+            for part in raw:
+                _write(descriptor, part)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -145,7 +146,7 @@ def _make_folders(folder: Path) -> None:
         _flush(place.parent)
 
 
-def _write(descriptor: int, raw: bytes) -> None:
+def _write(descriptor: int, raw: bytes | memoryview) -> None:
     rest = memoryview(raw)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -14,6 +14,9 @@ from polyhead.training.tensor_file import Stored, read_tensors, write_tensors
 
 __all__ = ["PrivateFile", "PrivateState", "load_private", "private_path", "save_private"]
 
+# Of four axes, the channels last.
+_LAST = "optimizer, channels last/"
+
 
 @dataclass(frozen=True)
 class PrivateState:
@@ -57,7 +60,12 @@ def save_private(folder: Path, site: str, rounds_done: int, private: PrivateStat
         If the disk is full.
     """
     tensors = {f"model/{name}": tensor for name, tensor in private.model.items()}
-    tensors |= {f"optimizer/{name}": tensor for name, tensor in private.optimizer.items()}
+    for name, tensor in private.optimizer.items():
+        # As it lies in memory: putting it into the usual order and back would take as long as writing it.
+        if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            tensors[f"{_LAST}{name}"] = tensor.permute(0, 2, 3, 1)
+        else:
+            tensors[f"optimizer/{name}"] = tensor
     return PrivateFile(rounds_done, write_tensors(private_path(folder, site, rounds_done), tensors))
 
 
@@ -71,7 +79,8 @@ def load_private(folder: Path, site: str, file: PrivateFile) -> PrivateState:
     """
     path = private_path(folder, site, file.rounds_done)
     tensors, _ = read_tensors(path, RunError, most_bytes=file.stored.bytes, stored=file.stored)
-    return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/"))
+    last = {name: tensor.permute(0, 3, 1, 2) for name, tensor in _part(tensors, _LAST).items()}
+    return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/") | last)
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -30,6 +30,14 @@ FFL = Sharing(backbone=True, batch_norm=True, head=False)
 PLAIN = Augmentation(rotation=0, shift=0, scale=0, contrast=0, noise=0)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the hour-long tests out unless they are asked for by name, whatever else `-m` says."""
+    if "soak" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="takes an hour: pytest -m soak"))
+
+
 def make_split(n: int, findings: int, seed: int, size: int = 32) -> SplitData:
     """Images of noise, brighter in the rows of the findings that they show; two images a patient."""
     rng = np.random.default_rng(seed)

@@ -90,9 +90,6 @@ def test_run_starts_anew_only_when_told(restart: bool, monkeypatch: pytest.Monke
         (PermissionError(errno.EACCES, "Permission denied", "there/x"), 1, "there/x: Permission denied. What was fin"),
         (OSError(errno.ENOSPC, "No space left on device", "there/x"), 1, "there/x: no space is left. Free some; then"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "the disk: no space is left. Free some; then the same"),
-        # As Polars says it: with the number in the text only.
-        (OSError("No space left on device (os error 28)"), 1, "no space is left. Free some; then the same command"),
-        (pl.exceptions.ComputeError("parquet: No space left on device (os error 28)"), 1, "no space is left. Free"),
         (ZeroDivisionError("x"), 1, "ZeroDivisionError: x. This is a fault of Polyhead"),
     ],
 )

@@ -32,7 +32,7 @@ def started(*arguments: object, prefix: Sequence[str] = ()) -> subprocess.Popen[
 @pytest.mark.slow
 def test_ctrl_c_in_a_round_ends_after_the_step_and_the_same_command_goes_on(runs: Runs) -> None:
     study, out, other = runs.study.with_name("long.toml"), runs.folder / "long", runs.folder / "long-undisturbed"
-    study.write_text(runs.study.read_text().replace("local_steps = 2", "local_steps = 60"))
+    study.write_text(runs.study.read_text().replace("local_steps = 2", "local_steps = 30"))
     process = started("run", study, "--out", out)
     ends = time.monotonic() + 60
     while not (out / "state/ffl/seed-0/round-1.json").exists():

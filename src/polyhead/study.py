@@ -3,7 +3,9 @@
 import hashlib
 import json
 import logging
+import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
@@ -106,9 +108,15 @@ def _say_how_it_begins(out: Path, opened: Opened, console: Console) -> None:
 
 
 def _jobs(study: StudyConfig, run: Path, device: Device, methods: Sequence[Method]) -> list[Job]:
-    inputs = json.dumps(json.loads((run / "inputs.json").read_bytes()), sort_keys=True)
-    key = hashlib.sha256((run / "study.toml").read_bytes() + inputs.encode()).hexdigest()
-    return [Job(study, run, device, key, method, seed) for seed in study.seeds for method in methods]
+    # Of the settings, not of the file's bytes: a comment may change.
+    settings = tomllib.loads((run / "study.toml").read_text())
+    inputs = json.loads((run / "inputs.json").read_bytes())
+    jobs = []
+    for seed, method in product(study.seeds, methods):
+        whose = json.dumps([settings, inputs, method.name, seed], sort_keys=True, default=str)
+        key = hashlib.sha256(whose.encode()).hexdigest()
+        jobs.append(Job(study, run, device, key, method, seed))
+    return jobs
 
 
 def _print_matches(findings: Mapping[str, Sequence[str]], study: StudyConfig, console: Console) -> None:

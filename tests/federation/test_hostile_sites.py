@@ -40,6 +40,7 @@ from tests.federation.three_sites import (
 
 FIRST = "backbone.conv1.weight"
 COUNTER = "backbone.bn1.num_batches_tracked"
+VARIANCE = "backbone.bn1.running_var"
 ROUND = 1
 
 
@@ -103,6 +104,7 @@ KINDS: dict[str, tuple[Spoil, str]] = {
     "object": (sending(FIRST, lambda _: Canary()), rf"left out: {FIRST} is a Canary, not a plain tensor"),
     "pickle": (sending(FIRST, lambda _: UNPICKLED), rf"left out: {FIRST} is a bytes, not a plain tensor"),
     "counter": (sending(COUNTER, lambda _: torch.tensor(-1)), rf"left out: {COUNTER} counts from -1"),
+    "variance": (sending(VARIANCE, torch.Tensor.neg), rf"left out: {VARIANCE} holds a variance below 0"),
     # U03
     "head": (adding("head.weight", torch.zeros(1, 64)), r"left out: head\.weight is not shared .* stays at its site"),
     # U04

@@ -126,7 +126,8 @@ def far(update: SiteUpdate, shared: Mapping[str, torch.Tensor]) -> SiteUpdate:
         name: shared[name] + 1000 * (sent - shared[name]) if sent.is_floating_point() else sent.clone()
         for name, sent in update.state.items()
     }
-    return replace(update, state=state)
+    # A variance below 0 would be refused for that.
+    return replace(update, state={n: t.abs() if n.endswith("running_var") else t for n, t in state.items()})
 
 
 # A federation without training: each state follows from the one before, so that nothing is lost unseen.

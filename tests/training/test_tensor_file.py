@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save
+from safetensors.torch import load_file, save_file
 
 from polyhead.atomic import write_atomically
 from polyhead.errors import DiskError, RunError, WeightsError
@@ -70,7 +70,7 @@ def test_hostile_headers_are_refused_in_under_a_second_and_100_megabytes(tmp_pat
 def read_or_refuse(path: Path) -> dict[str, torch.Tensor] | None:
     """Return the tensors, or None if they are refused by name; any other error is the test's failure."""
     try:
-        return read_tensors(path, WeightsError, most_bytes=MOST)[0]
+        return read_tensors(path, WeightsError, most_bytes=MOST)
     except WeightsError as problem:
         if str(path) not in str(problem):
             raise
@@ -79,24 +79,64 @@ def read_or_refuse(path: Path) -> dict[str, torch.Tensor] | None:
 
 def written(folder: Path) -> tuple[Path, Stored]:
     path = folder / "small.safetensors"
-    return path, write_tensors(path, SMALL, {"round": 3})
+    return path, write_tensors(path, SMALL)
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     raw = path.read_bytes()
     assert stored == Stored(len(raw), hashlib.sha256(raw).hexdigest())
-    tensors, about = read_tensors(path, WeightsError, most_bytes=len(raw), stored=stored)
-    assert about == {"round": 3}
-    assert set(tensors) == set(SMALL)
-    for name, value in SMALL.items():
-        assert tensors[name].dtype == value.dtype
-        assert torch.equal(tensors[name], value)
+    check_alike(read_tensors(path, WeightsError, most_bytes=len(raw), stored=stored), SMALL)
 
 
-def test_a_file_of_another_program_has_nothing_said_about_it(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(save(SMALL))
-    assert read_tensors(tmp_path / "f", WeightsError, most_bytes=MOST)[1] == {}
+def check_alike(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    assert set(found) == set(wanted)
+    for name, value in wanted.items():
+        assert found[name].dtype == value.dtype, name
+        assert found[name].shape == value.shape, name
+        assert torch.equal(found[name], value), name
+
+
+def every_kind() -> dict[str, torch.Tensor]:
+    """Return tensors of every type and shape that is written, of odd lengths, so that offsets matter."""
+    floats = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+    integers = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
+    tensors = {}
+    for dtype in [*floats, *integers, torch.bool]:
+        values = (torch.arange(3 * 5 * 2 * 2).reshape(3, 5, 2, 2) % 7 - (dtype in floats) * 3).to(dtype)
+        tensors |= {
+            f"{dtype} channels last": values.contiguous(memory_format=torch.channels_last),
+            f"{dtype} every other": values[0, :, 0, 0],
+            f"{dtype} of 0 dimensions": values[0, 0, 0, 1],
+            f"{dtype} empty": values[:, :0],
+        }
+    return tensors
+
+
+@pytest.mark.parametrize("wanted", [every_kind(), {}], ids=["every kind", "nothing"])
+def test_what_is_written_is_what_the_library_reads(wanted: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    write_tensors(tmp_path / "f", wanted)
+    check_alike(load_file(tmp_path / "f"), wanted)
+    check_alike(read_tensors(tmp_path / "f", WeightsError, most_bytes=MOST), wanted)
+
+
+def test_what_is_written_begins_at_multiples_of_its_size(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "f", every_kind())
+    raw = (tmp_path / "f").read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(raw[8 : 8 + length])
+    for name, value in every_kind().items():
+        assert header[name]["data_offsets"][0] % value.element_size() == 0, name
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt", "polyhead": "[" * 900_000, "": "\0"}])
+def test_what_the_library_writes_is_read_and_its_metadata_ignored(
+    metadata: dict[str, str] | None, tmp_path: Path
+) -> None:
+    wanted = {name: tensor.contiguous() for name, tensor in every_kind().items()}
+    save_file(wanted, tmp_path / "f", metadata)
+    check_alike(read_tensors(tmp_path / "f", WeightsError, most_bytes=MOST), wanted)
 
 
 def test_a_file_cut_off_at_any_byte_is_refused(tmp_path: Path) -> None:
@@ -187,7 +227,7 @@ def test_what_is_no_file_is_refused_at_once(make: Callable[[Path], None], tmp_pa
 def test_a_link_to_a_file_is_followed_by_the_system(tmp_path: Path) -> None:
     path, stored = written(tmp_path)
     (tmp_path / "link").symlink_to(path)
-    assert read_tensors(tmp_path / "link", WeightsError, most_bytes=MOST, stored=stored)[1] == {"round": 3}
+    check_alike(read_tensors(tmp_path / "link", WeightsError, most_bytes=MOST, stored=stored), SMALL)
 
 
 def pickles() -> dict[str, bytes]:
@@ -218,7 +258,7 @@ def test_a_good_file_that_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(file(json.dumps({"a": tensor()}).encode().ljust(0x280), bytes(4)))
     assert path.read_bytes().startswith(b"\x80\x02")
-    assert set(read_tensors(path, WeightsError, most_bytes=MOST)[0]) == {"a"}
+    assert set(read_tensors(path, WeightsError, most_bytes=MOST)) == {"a"}
 
 
 def test_a_full_disk_leaves_the_old_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,13 +270,13 @@ def test_a_full_disk_leaves_the_old_tensors(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(DiskError, match=r"small\.safetensors.*bytes are needed"):
         write_tensors(path, {"a": torch.zeros(9)})
-    assert torch.equal(read_tensors(path, WeightsError, most_bytes=MOST, stored=stored)[0]["a"], SMALL["a"])
+    assert torch.equal(read_tensors(path, WeightsError, most_bytes=MOST, stored=stored)["a"], SMALL["a"])
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_tensors_outlive_the_file_they_came_from(tmp_path: Path) -> None:
     path, _ = written(tmp_path)
-    tensors, _ = read_tensors(path, WeightsError, most_bytes=MOST)
+    tensors = read_tensors(path, WeightsError, most_bytes=MOST)
     write_atomically(path, b"other")
     path.unlink()
     assert torch.equal(tensors["a"], SMALL["a"])

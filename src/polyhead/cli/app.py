@@ -70,8 +70,8 @@ def main() -> None:
 def _explain(problem: Exception) -> str:
     if isinstance(problem, PolyheadError):
         return str(problem)
-    if _disk_is_full(problem):
-        place = getattr(problem, "filename", None) or "the disk"
+    if isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = problem.filename or "the disk"
         return f"{place}: no space is left. Free some; then the same command goes on where it stopped."
     if isinstance(problem, OSError) and problem.strerror:
         # Of two names the second is the file that was to be; the first may be a temporary one.
@@ -79,9 +79,3 @@ def _explain(problem: Exception) -> str:
         return f"{place}: {problem.strerror}. What was finished before is kept; mend this, then give the command again."
     kind = type(problem).__name__
     return f"{kind}: {problem}. This is a fault of Polyhead, not yours; --debug shows where. Please report it."
-
-
-def _disk_is_full(problem: Exception) -> bool:
-    # Polars' writers give the number in their text only, and not always as an OSError.
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(problem, "errno", None) in full or any(f"(os error {number})" in str(problem) for number in full)

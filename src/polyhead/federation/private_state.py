@@ -78,7 +78,7 @@ def load_private(folder: Path, site: str, file: PrivateFile) -> PrivateState:
         If the file is not the one that was written.
     """
     path = private_path(folder, site, file.rounds_done)
-    tensors, _ = read_tensors(path, RunError, most_bytes=file.stored.bytes, stored=file.stored)
+    tensors = read_tensors(path, RunError, most_bytes=file.stored.bytes, stored=file.stored)
     last = {name: tensor.permute(0, 3, 1, 2) for name, tensor in _part(tensors, _LAST).items()}
     return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/") | last)
 

@@ -32,7 +32,7 @@ class Watch:
     on_round
         Gets the rows of a round, before its snapshot is written; of a round that is repeated, those of each attempt.
     on_step
-        Called after each optimizer step; what it raises ends the federation there.
+        Called after each optimizer step. KeyboardInterrupt and SystemExit raised by it end the federation there.
     validate
         Returns the mean AUROC of a site's model on its validation images; None if it has no AUROC.
     """
@@ -113,7 +113,8 @@ def simulate(
 
 def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
     """Attempt a round until enough sites count."""
-    wanted = loop.plan.federation.min_sites or math.ceil(len(loop.sites) / 2)
+    # Where nothing is shared nobody waits for another.
+    wanted = (loop.plan.federation.min_sites or math.ceil(len(loop.sites) / 2)) if state.shared else 1
     most = loop.plan.federation.round_attempts
     for number in range(1, most + 1):
         attempt = _attempt(loop, round_, state)
@@ -125,10 +126,11 @@ def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
             [replace(r, status=status) if s in attempt.mean.counted else r for s, r in attempt.rows.items()]
         )
         _log.warning("round %d, attempt %d of %d: %d sites of %d needed.", round_, number, most, counted, wanted)
+    by_default = "" if loop.plan.federation.min_sites else " (by default half of those that train)"
     reasons = "; ".join(f"site {site}: {row.status.rstrip('.')}" for site, row in attempt.rows.items())
     raise RunError(
         f"round {round_}: in the last of {most} attempts {counted} of {len(loop.sites)} sites could be counted, "
-        f"and federation.min_sites needs {wanted}. {reasons}. "
+        f"and federation.min_sites needs {wanted}{by_default}. {reasons}. "
         "The state before this round is kept; mend the sites, then give the same command again."
     )
 
@@ -157,8 +159,10 @@ def _updates(
     status = "averaged" if state.shared else "alone"
     for site in loop.sites:
         began = time.monotonic()
+        # Damage to it ends the run here, while the snapshot before is still kept.
+        own = load_private(loop.store.folder, site.name, state.private[site.name])
         try:
-            update, own = _site_round(loop, site, round_, state)
+            update, own = _site_round(loop, site, round_, state.shared, own)
         except Exception as problem:  # Whatever it is, it ends this site's round, not the others'.
             rows[site.name] = _failed(round_, site.name, time.monotonic() - began, problem)
             continue
@@ -168,11 +172,15 @@ def _updates(
         yield update
 
 
-def _site_round(loop: _Loop, site: Site, round_: int, state: Snapshot) -> tuple[SiteUpdate, PrivateState]:
-    own = load_private(loop.store.folder, site.name, state.private[site.name])
-    update, own = site_round(site, loop.models[site.name], loop.plan, round_, state.shared, own, loop.watch.on_step)
+def _site_round(
+    loop: _Loop, site: Site, round_: int, shared: Mapping[str, torch.Tensor], own: PrivateState
+) -> tuple[SiteUpdate, PrivateState]:
+    update, own = site_round(site, loop.models[site.name], loop.plan, round_, shared, own, loop.watch.on_step)
     if update.site != site.name:
         raise UpdateError("the update carries another site's name. Send the name that the study gives it.")
+    for name, tensor in own.model.items():
+        if not tensor.isfinite().all():
+            raise UpdateError(f"{name}, which stays at the site, is not finite. Lower training.learning_rate.")
     return update, own
 
 
@@ -194,12 +202,15 @@ def _validate(loop: _Loop, state: Snapshot) -> dict[str, float | None]:
     every, last = loop.plan.federation.validate_every, loop.plan.federation.rounds
     if not (every and loop.watch.validate and (state.rounds_done % every == 0 or state.rounds_done == last)):
         return {}
-    scores = {}
+    scores: dict[str, float | None] = {}
     for site in loop.sites:
-        model = loop.models[site.name]
         own = load_private(loop.store.folder, site.name, state.private[site.name])
-        load_state(model, {**state.shared, **own.model})
-        scores[site.name] = loop.watch.validate(model, site)
+        load_state(loop.models[site.name], {**state.shared, **own.model})
+        try:
+            scores[site.name] = loop.watch.validate(loop.models[site.name], site)
+        except Exception as problem:  # As in training: one site's failure is not the others'.
+            scores[site.name] = None
+            _log.warning("after %d rounds, site %s: no validation: %s", state.rounds_done, site.name, problem)
     return scores
 
 

@@ -7,14 +7,17 @@
 =============================  ====================================================================================
 
 Every file is flushed to disk and renamed into place before the manifest that names it, so a snapshot whose manifest is
-there is whole, or it was damaged later, which its hashes tell. The last two snapshots and the best by validation are
-kept: a damaged one is not the end.
+there is whole, or it was damaged later, which its hashes tell; the manifest has one of itself. The last two snapshots
+and the best by validation are kept: a damaged one is not the end.
 """
 
 import hashlib
 import json
 import logging
+import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ import torch
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 from polyhead.federation.private_state import PrivateFile, private_path
-from polyhead.training.tensor_file import Stored, read_tensors, write_tensors
+from polyhead.training.tensor_file import Stored, limited_file, read_tensors, write_tensors
 
 __all__ = ["KEPT", "Snapshot", "Store", "best_snapshot", "load_snapshot", "remove_snapshots", "save_snapshot"]
 
@@ -83,7 +86,8 @@ def save_snapshot(snapshot: Snapshot, store: Store) -> None:
             site: [file.rounds_done, file.stored.bytes, file.stored.sha256] for site, file in snapshot.private.items()
         },
     }
-    write_atomically(_manifest_path(store.folder, snapshot.rounds_done), json.dumps(manifest))
+    text = json.dumps({**manifest, "sha256": _hash_of(manifest)})
+    write_atomically(_manifest_path(store.folder, snapshot.rounds_done), text)
     _remove_others(store)
 
 
@@ -113,7 +117,12 @@ def best_snapshot(store: Store, sites: Sequence[str]) -> Snapshot:
     best = _best(_readable(store))
     if best is None:
         raise RunError(f"{store.folder}: no state has a validation AUROC, so none is the best. Set select = 'last'.")
-    return _load(store, best, sites)
+    try:
+        return _load(store, best, sites)
+    except RunError as problem:
+        raise RunError(
+            f"the best state, after round {best}, is damaged. {problem} Or train anew, with --restart."
+        ) from problem
 
 
 def remove_snapshots(store: Store) -> None:
@@ -123,7 +132,9 @@ def remove_snapshots(store: Store) -> None:
     for file in _state_files(store.folder):
         file.unlink()
     for folder in store.folder.glob("*/"):
-        folder.rmdir()
+        # What a round under way left there goes before the next round.
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
@@ -134,42 +145,62 @@ def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
     for site, file in private.items():
         _check_whole(private_path(store.folder, site, file.rounds_done), file.stored)
     stored: Stored = manifest["shared"]
-    shared, _ = read_tensors(_shared_path(store.folder, rounds_done), RunError, most_bytes=stored.bytes, stored=stored)
+    shared = read_tensors(_shared_path(store.folder, rounds_done), RunError, most_bytes=stored.bytes, stored=stored)
     return Snapshot(rounds_done, shared, private, manifest["validation"])
 
 
 def _read_manifest(store: Store, rounds_done: int) -> dict[str, Any]:
     """Read a manifest into the types that `Snapshot` wants; it names no paths, so none can lead out of the folder."""
     path = _manifest_path(store.folder, rounds_done)
+    with limited_file(path, RunError, _MOST_BYTES) as file:
+        raw = file.read()
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise RunError(f"{path}: is larger than any manifest.")
-        content = json.loads(path.read_bytes())
-        shared, private, validation = content["shared"], content["private"], content["validation"]
-        manifest = {
-            "key": str(content["key"]),
-            "shared": Stored(int(shared[0]), str(shared[1])),
-            "private": {
-                site: PrivateFile(int(since), Stored(int(size), str(sha256)))
-                for site, (since, size, sha256) in private.items()
-            },
-            "validation": None if validation is None else float(validation),
+        content = json.loads(raw)
+        said = content.pop("sha256")
+        if said != _hash_of(content):
+            raise ValueError("its hash is another")
+        manifest: dict[str, Any] = {
+            "private": {site: _private_file(*about) for site, about in content["private"].items()}
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as problem:
-        raise RunError(f"{path}: cannot be read ({type(problem).__name__}: {problem}).") from problem
-    if content["rounds_done"] != rounds_done or manifest["key"] != store.key:
+        manifest |= {"key": content["key"], "shared": _stored(*content["shared"])}
+        manifest["validation"] = _validation(content["validation"])
+        same = content["rounds_done"] == rounds_done and content["key"] == store.key
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise RunError(f"{path}: is damaged ({type(problem).__name__}: {str(problem)[:200]}).") from problem
+    if not same:
         raise RunError(f"{path}: belongs to another study, or to other data.")
     return manifest
 
 
+def _hash_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _private_file(rounds_done: object, size: object, sha256: object) -> PrivateFile:
+    return PrivateFile(_count(rounds_done), _stored(size, sha256))
+
+
+def _stored(size: object, sha256: object) -> Stored:
+    return Stored(_count(size), str(sha256))
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise ValueError("a count is none")
+    return value
+
+
+def _validation(value: object) -> float | None:
+    if value is not None and not (isinstance(value, float) and math.isfinite(value)):
+        raise ValueError("the validation is no number")
+    return value
+
+
 def _check_whole(path: Path, stored: Stored) -> None:
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as problem:
-        raise RunError(f"{path}: cannot be read ({problem.strerror}).") from problem
-    if sha256 != stored.sha256:
-        raise RunError(f"{path}: is not what was written: it was cut off or changed.")
+    with limited_file(path, RunError, stored.bytes) as file:
+        whole = os.fstat(file.fileno()).st_size == stored.bytes
+        if not whole or hashlib.file_digest(file, "sha256").hexdigest() != stored.sha256:
+            raise RunError(f"{path}: is not what was written: it was cut off or changed.")
 
 
 def _readable(store: Store) -> Iterator[tuple[int, dict[str, Any]]]:

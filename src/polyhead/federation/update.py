@@ -69,7 +69,7 @@ def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor], expect
     _check_about(update, expected_round)
     _check_names(update, current)
     for name in sorted(current):
-        fault = _tensor_fault(update.state[name], current[name])
+        fault = _tensor_fault(name, update.state[name], current[name])
         if fault:
             raise refused(update, f"{shown(name)} {fault}")
 
@@ -146,7 +146,7 @@ def _check_names(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> Non
         raise refused(update, " ".join(faults))
 
 
-def _tensor_fault(tensor: object, wanted: torch.Tensor) -> str | None:
+def _tensor_fault(name: str, tensor: object, wanted: torch.Tensor) -> str | None:
     # A parameter, or a tensor that leads a life of its own on another device, is not what state_dict() gives.
     if type(tensor) is not torch.Tensor:
         return f"is {shown(tensor)}, not a plain tensor."
@@ -156,6 +156,9 @@ def _tensor_fault(tensor: object, wanted: torch.Tensor) -> str | None:
         return "is bound to a computation. Send what state_dict() gives."
     if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
         return f"is {_kind(tensor)} instead of {_kind(wanted)}. Site and server must run the same study."
+    if name.endswith("running_var") and tensor.numel() and tensor.min() < 0:
+        # Training does not look at it, and evaluation takes its root: NaN at every site.
+        return "holds a variance below 0. BatchNorm's running_var never is."
     return _integer_fault(tensor)
 
 

@@ -126,7 +126,7 @@ def _outline(settings: Model, folder: Path) -> Mapping[str, torch.Tensor]:
 
 def _read_part(file: Path, wanted: Mapping[str, torch.Tensor], stored: Stored) -> dict[str, torch.Tensor]:
     most_bytes = state_bytes(wanted) + MOST_HEADER_BYTES
-    tensors, _ = read_tensors(file, WeightsError, most_bytes=most_bytes, stored=stored)
+    tensors = read_tensors(file, WeightsError, most_bytes=most_bytes, stored=stored)
     if problems := misfits(tensors, wanted):
         raise WeightsError(f"{file}: does not fit model.json. {_REMEDY}\n" + "\n".join(problems))
     return tensors

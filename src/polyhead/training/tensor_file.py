@@ -26,7 +26,6 @@ __all__ = ["MOST_HEADER_BYTES", "Stored", "limited_file", "read_tensors", "write
 MOST_HEADER_BYTES = 2**22
 """Largest header that is read, in bytes."""
 
-_MOST_ABOUT_BYTES = 2**20
 _MOST_TENSORS = 20_000
 _MOST_DIMENSIONS = 8
 _CODES = {
@@ -54,8 +53,8 @@ class Stored:
     sha256: str
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any] | None = None) -> Stored:
-    """Write tensors, atomically; `about` is kept in the header, under ``polyhead``, as JSON.
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Stored:
+    """Write tensors, atomically.
 
     Returns
     -------
@@ -67,7 +66,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
     DiskError
         If the disk is full; the old file stays.
     """
-    parts = _parts(tensors, about or {})
+    parts = _parts(tensors)
     write_atomically(path, *parts)
     sha256 = hashlib.sha256()
     for part in parts:
@@ -75,7 +74,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], about: Mappin
     return Stored(sum(map(len, parts)), sha256.hexdigest())
 
 
-def _parts(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> list[bytes | memoryview]:
+def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
     """Return a safetensors file in parts: the header, then each tensor's own memory.
 
     The library's writer copies every tensor twice, which for what a site writes after every round took as long as
@@ -85,9 +84,10 @@ def _parts(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> lis
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     memory = [tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data for _, tensor in ordered]
     ends = [0, *accumulate(map(len, memory))]
-    header: dict[str, Any] = {"__metadata__": {"polyhead": json.dumps(about)}}
-    for (name, tensor), begin, end in zip(ordered, ends, ends[1:], strict=False):
-        header[name] = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    header = {
+        name: {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        for (name, tensor), begin, end in zip(ordered, ends, ends[1:], strict=False)
+    }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return [len(text).to_bytes(8, "little") + text, *memory]
@@ -95,8 +95,8 @@ def _parts(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> lis
 
 def read_tensors(
     path: Path, error: type[PolyheadError], *, most_bytes: int, stored: Stored | None = None
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read tensors, and what was said about them; a file of another's making has nothing said.
+) -> dict[str, torch.Tensor]:
+    """Read tensors; whatever else a file says about itself is ignored.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ def read_tensors(
 
     Returns
     -------
-    tuple of dict
-        The tensors, which may map the file: replace it, do not write into it. Then `about` of `write_tensors`.
+    dict
+        The tensors, by name, which may map the file: replace it, do not write into it.
 
     Raises
     ------
@@ -123,12 +123,11 @@ def read_tensors(
         # Lazily, after the names are counted: the header alone could ask for more tensors than there is time for.
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
-            about = (opened.metadata() or {}).get("polyhead", "{}")
             if len(names) > _MOST_TENSORS:
                 raise ValueError(f"{len(names):,} tensors; at most {_MOST_TENSORS:,} are allowed")
             json.loads(header, object_pairs_hook=_refuse_repeats)
-            return {name: _checked(name, opened.get_tensor(name)) for name in names}, _parse_about(about)
-    except (*_PARSE_ERRORS, RecursionError) as problem:
+            return {name: _checked(name, opened.get_tensor(name)) for name in names}
+    except _PARSE_ERRORS as problem:
         raise error(
             f"{path}: cannot be read as safetensors ({str(problem)[:300]}). The file is damaged or was made by another "
             "program; put a whole copy in its place."
@@ -207,12 +206,3 @@ def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.dim() > _MOST_DIMENSIONS:
         raise ValueError(f"tensor {name[:100]!r} has {tensor.dim()} dimensions; at most {_MOST_DIMENSIONS} are allowed")
     return tensor
-
-
-def _parse_about(text: str) -> dict[str, Any]:
-    if len(text) > _MOST_ABOUT_BYTES:
-        raise ValueError(f"{len(text):,} characters of description; at most {_MOST_ABOUT_BYTES:,} are allowed")
-    about = json.loads(text)
-    if not isinstance(about, dict):
-        raise ValueError("its description is not a JSON object")
-    return about

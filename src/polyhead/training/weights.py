@@ -60,7 +60,7 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
     """
     wanted = backbone.state_dict()
     most_bytes = 2 * state_bytes(wanted) + _CLASSIFIER_BYTES + MOST_HEADER_BYTES
-    tensors, _ = read_tensors(path, WeightsError, most_bytes=most_bytes)
+    tensors = read_tensors(path, WeightsError, most_bytes=most_bytes)
     if len(tensors) > 2 * len(wanted):
         raise WeightsError(
             f"{path}: does not fit the backbone: {len(tensors):,} tensors instead of {len(wanted):,}. "

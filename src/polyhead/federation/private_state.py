@@ -1,6 +1,7 @@
 """What a site keeps for itself between rounds, on its own disk: ``SITE/private-R.safetensors`` after round R.
 
-The file of a round that counted is never changed, only followed by the next one, so a site whose round did not count goes on from the one before.
+The file of a round that counted is never changed, only followed by the next one, so a site whose round did not count
+goes on from the one before.
 """
 
 from collections.abc import Mapping

@@ -98,5 +98,5 @@ def test_killed_between_every_two_file_operations(study: Path) -> None:
     out = study.parent / "aimed"
     (result,) = drive({"study": str(short), "out": str(out), "at": list(range(1, operations + 1))})
     # The last starts have less left to do than operations to wait for, and end by themselves.
-    assert result["hits"] > operations / 3
+    assert result["hits"] > 100
     assert contents(out) == contents(study.parent / "short")

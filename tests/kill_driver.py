@@ -86,13 +86,20 @@ def count_into(file: Path, folder: str) -> None:
 
 
 def watch(folder: str, is_last: Callable[[int], bool]) -> None:
-    """Count this process's file operations below a folder, and die right before the last."""
+    """Count this process's file operations below a folder, and die right before the last.
+
+    Writes that follow each other into one file count as one: a tensor after another is no other state of the disk.
+    """
     count = 0
+    before: tuple[str, Any] = ("", None)
 
     def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **options: Any) -> Any:
-            nonlocal count
+            nonlocal count, before
+            this, last = (name, arguments[0]), before
             if below(arguments[0], folder):
+                before = this
+            if below(arguments[0], folder) and not (name == "write" and this == last):
                 count += 1
                 if is_last(count):
                     if name == "write":

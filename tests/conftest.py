@@ -9,6 +9,7 @@ import pytest
 from polyhead.config import Augmentation, Federation, Model, Training
 from polyhead.federation.sharing import Sharing
 from polyhead.federation.site import Plan, Site
+from polyhead.phantom import Acquisition, write_site
 from polyhead.training.dataset import SplitData
 
 TINY = Model(backbone="resnet10", width=0.125, image_size=32)
@@ -54,6 +55,14 @@ def make_site(name: str, findings: Sequence[str], n: int = 24, seed: int = 0) ->
     """A site of `n` training images and half as many for validation and test."""
     splits = [make_split(size, len(findings), 1000 * seed + part) for part, size in enumerate((n, n // 2, n // 2))]
     return Site(name, tuple(findings), tuple(findings), *splits)
+
+
+def write_two_sites(folder: Path, train: int, val: int, test: int) -> str:
+    """Draw two hospitals, a and b, with one finding in common; return their part of a study file that lies there."""
+    for name, findings in (("a", ("Pleural Effusion", "Cardiomegaly")), ("b", ("Pleural Effusion", "Edema"))):
+        size = {"train": train, "val": val, "test": test}
+        write_site(folder / name, site=name, findings=findings, acquisition=Acquisition(), seed=1, size=32, **size)
+    return "".join(f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n' for name in "ab")
 
 
 @pytest.fixture

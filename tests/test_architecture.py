@@ -70,9 +70,10 @@ ALLOWED = {
     "federation": {"training", "config", "study_file", "findings", "printable", "seeds", "atomic", "errors"},
     "evaluation": {"predictions", "seeds", "atomic", "errors"},
     "report": {"evaluation", "predictions", "tables", "config", "study_file", "findings", "atomic", "errors"},
-    "environment": {"training", "imaging", "manifest", "site_file", "config", "atomic", "errors"},
+    "environment": {"json_file", "training", "imaging", "manifest", "site_file", "config", "atomic", "errors"},
     "sites": {"federation", "training", "imaging", "manifest", "config", "findings", "errors"},
-    "finished": {"atomic", "errors"},
+    "json_file": {"errors"},
+    "finished": {"json_file", "atomic", "errors"},
     "job": {
         *("evaluation", "predictions", "federation", "training", "sites", "finished", "stopping"),
         *("config", "errors"),

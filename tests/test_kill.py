@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from polyhead.phantom import Acquisition, write_site
-from tests.conftest import TINY_SETTINGS
+from tests.conftest import TINY_SETTINGS, write_two_sites
 
 SETTINGS = (
     TINY_SETTINGS.replace("rounds = 2", "rounds = 3\nvalidate_every = 2\nfinetune_steps = 1")
@@ -24,11 +23,7 @@ SETTINGS = (
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two hospitals, two methods, private BatchNorm, kept optimizers, fine-tuning: every kind of state there is."""
     folder = tmp_path_factory.mktemp("kill")
-    sites = ""
-    for name, findings in (("a", ("Pleural Effusion", "Cardiomegaly")), ("b", ("Pleural Effusion", "Edema"))):
-        size = {"train": 16, "val": 12, "test": 16}
-        write_site(folder / name, site=name, findings=findings, acquisition=Acquisition(), seed=1, size=32, **size)
-        sites += f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n'
+    sites = write_two_sites(folder, 16, 12, 16)
     path = folder / "study.toml"
     path.write_text(f'name = "killed"\nmethods = ["local", "ffl"]\n{sites}{SETTINGS}')
     return path
@@ -98,5 +93,5 @@ def test_killed_between_every_two_file_operations(study: Path) -> None:
     out = study.parent / "aimed"
     (result,) = drive({"study": str(short), "out": str(out), "at": list(range(1, operations + 1))})
     # The last starts have less left to do than operations to wait for, and end by themselves.
-    assert result["hits"] > 100
+    assert result["hits"] > operations / 3
     assert contents(out) == contents(study.parent / "short")

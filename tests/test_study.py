@@ -18,11 +18,10 @@ from polyhead.errors import CacheError, ManifestError, RunError, StudyError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.sharing import NOTHING
 from polyhead.manifest import read_manifest, take_shard
-from polyhead.phantom import Acquisition, write_site
 from polyhead.site_file import SiteFile, write_site_file
 from polyhead.study import run_study
 from polyhead.study_file import load_study
-from tests.conftest import TINY_SETTINGS
+from tests.conftest import TINY_SETTINGS, write_two_sites
 
 QUIET = Console(quiet=True)
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -32,9 +31,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two hospitals with one finding in common."""
     folder = tmp_path_factory.mktemp("sites")
-    for name, findings in (("a", ("Pleural Effusion", "Cardiomegaly")), ("b", ("Pleural Effusion", "Edema"))):
-        size = {"train": 24, "val": 24, "test": 40}
-        write_site(folder / name, site=name, findings=findings, acquisition=Acquisition(), seed=1, size=32, **size)
+    write_two_sites(folder, 24, 24, 40)
     return folder
 
 

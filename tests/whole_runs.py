@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from polyhead.phantom import Acquisition, write_site
 from polyhead.site_file import SiteFile, write_site_file
+from tests.conftest import write_two_sites
 from tests.fault_driver import ask, polyhead_driver
 from tests.test_kill import SETTINGS, contents
 
@@ -42,11 +42,7 @@ class Runs:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     """Two hospitals, shared and private state, fine-tuning, validation, choices on record: every kind of file."""
     folder = tmp_path_factory.mktemp("runs")
-    sites = ""
-    for name, findings in (("a", ("Pleural Effusion", "Cardiomegaly")), ("b", ("Pleural Effusion", "Edema"))):
-        size = {"train": 16, "val": 12, "test": 16}
-        write_site(folder / name, site=name, findings=findings, acquisition=Acquisition(), seed=1, size=32, **size)
-        sites += f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n'
+    sites = write_two_sites(folder, 16, 12, 16)
     write_site_file(folder / "b", SiteFile(source={"adapter": "chexpert", "uncertain": "blank"}))
     study = folder / "study.toml"
     study.write_text(f'name = "faults"\nmethods = ["ffl"]\n{sites}{SETTINGS}')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from polyhead.errors import DiskError
 
-__all__ = ["append_durably", "remove_leftovers", "replacing", "write_atomically"]
+__all__ = ["append_durably", "free_bytes", "remove_leftovers", "replacing", "write_atomically", "write_whole"]
 
 # What _temporary_name gives: the process, and eight digits that nobody can foresee.
 _TEMPORARY = re.compile(r"\..+\.[1-9][0-9]*\.[0-9a-f]{8}\.tmp", re.DOTALL)
@@ -51,7 +51,7 @@ def write_atomically(path: Path, *parts: str | bytes | memoryview) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             for part in raw:
-                _write(descriptor, part)
+                write_whole(descriptor, part)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -74,7 +74,7 @@ def append_durably(path: Path, text: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         before = os.fstat(descriptor).st_size
         try:
-            _write(descriptor, raw)
+            write_whole(descriptor, raw)
             os.fsync(descriptor)
             if is_new:
                 _flush(path.parent)
@@ -104,6 +104,12 @@ def remove_leftovers(folder: Path) -> int:
     return removed
 
 
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free on the disk of a folder that may not be there yet."""
+    place = folder.absolute()
+    return shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
+
+
 @contextmanager
 def _taking_the_place_of(path: Path) -> Iterator[Path]:
     """Yield a temporary path; whoever writes there flushes it before this renames it."""
@@ -126,16 +132,12 @@ def _full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None
     except OSError as problem:
         if problem.errno not in _FULL:
             raise
-        free = f"{_free_bytes(path.parent):,} bytes are free"
+        free = f"{free_bytes(path.parent):,} bytes are free"
         both = free if needed is None else f"{needed:,} bytes are needed, {free}"
         raise DiskError(
             f"{path}: cannot be written, {_FULL[problem.errno]}: {both}. "
             "Make room there, or write to another disk; then run this again. What was there before is unharmed."
         ) from problem
-
-
-def _free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(next(place for place in (folder, *folder.parents, Path()) if place.exists())).free
 
 
 def _make_folders(folder: Path) -> None:
@@ -146,7 +148,8 @@ def _make_folders(folder: Path) -> None:
         _flush(place.parent)
 
 
-def _write(descriptor: int, raw: bytes | memoryview) -> None:
+def write_whole(descriptor: int, raw: bytes | memoryview) -> None:
+    """Write all of it; the system may take a part at a time."""
     rest = memoryview(raw)
     while rest:
         rest = rest[os.write(descriptor, rest) :]

@@ -14,6 +14,7 @@ from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig
 from polyhead.errors import RunError
 from polyhead.imaging.cache_files import fingerprint
+from polyhead.json_file import read_object
 from polyhead.manifest import Manifest
 from polyhead.site_file import read_site_file
 from polyhead.training.device import Device, describe_device
@@ -25,7 +26,6 @@ _log = logging.getLogger(__name__)
 _PACKAGES = ("polyhead", "torch", "monai", "numpy", "polars", "pillow", "imagecodecs", "scikit-learn", "safetensors")
 _MOST_NAMED = 5
 _ANEW = "choose another --out, or begin anew with --restart, which keeps this run beside the new one."
-_MOST_BYTES = 2**24
 
 
 def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
@@ -47,7 +47,7 @@ def keep_environment(path: Path, study: StudyConfig, device: Device) -> None:
     }
     if path.exists():
         remedy = "Remove it: it is written again, and only what it told of earlier versions is lost."
-        first = _read_object(path, remedy)
+        first = read_object(path, remedy)
         others = first.pop("resumed", [])
         if not isinstance(others, list):
             raise RunError(f"{path}: is damaged: 'resumed' is no list. {remedy}")
@@ -77,7 +77,7 @@ def keep_inputs(path: Path, study: StudyConfig, manifests: Mapping[str, Manifest
     if study.model.weights:
         inputs["model.weights"] = _hash(study.model.weights.read_bytes())
     if path.exists():
-        began = _read_object(
+        began = read_object(
             path, f"If you are sure that nothing of the sites has changed, remove it: it is written again. Else {_ANEW}"
         )
         if changes := _changes(began, inputs):
@@ -110,19 +110,6 @@ def _changes(began: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:
     told = [name for name in fates if name.startswith("site ") or not name.endswith(whole)]
     # Tables first: what else changes often follows from them.
     return [f"{name} {fates[name]}" for name in sorted(told, key=lambda name: (not name.startswith("site "), name))]
-
-
-def _read_object(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        # Opening a pipe could wait for ever.
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-            raise RunError(f"{path}: is no file, or larger than any of its kind. {remedy}")
-        found = json.loads(path.read_bytes().decode())
-    except (OSError, ValueError, RecursionError) as problem:
-        raise RunError(f"{path}: is damaged: {problem}. {remedy}") from problem
-    if not isinstance(found, dict):
-        raise RunError(f"{path}: is damaged: found a {type(found).__name__}; an object is needed. {remedy}")
-    return found
 
 
 def _image_sizes(manifest: Manifest) -> list[tuple[str, int | None]]:

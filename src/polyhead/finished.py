@@ -10,10 +10,10 @@ from pathlib import Path
 
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
+from polyhead.json_file import read_object
 
 __all__ = ["check_finished", "check_predictions_of", "write_finished"]
 
-_MOST_BYTES = 2**24
 _REMEDY = "`polyhead run` with the same study and --out makes it again."
 
 
@@ -56,15 +56,8 @@ def check_predictions_of(run: Path) -> None:
 
 
 def _read(done: Path) -> dict[str, str]:
-    try:
-        # Opening a pipe could wait for ever.
-        if not done.is_file() or done.stat().st_size > _MOST_BYTES:
-            raise RunError(f"{done}: is no file, or larger than any of its kind. Remove it. {_REMEDY}")
-        content = json.loads(done.read_bytes())
-    except (OSError, ValueError, RecursionError) as problem:
-        raise RunError(f"{done}: cannot be read ({problem}). Remove it. {_REMEDY}") from problem
-    names = list(content) if isinstance(content, dict) else [""]
-    if not all(_is_inside(name) for name in names):
+    content = read_object(done, f"Remove it. {_REMEDY}")
+    if not all(_is_inside(name) for name in content):
         raise RunError(f"{done}: is no list of the run's files. Remove it. {_REMEDY}")
     return {name: str(value) for name, value in content.items()}
 

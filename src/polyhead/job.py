@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +20,15 @@ from polyhead.federation.rounds import RoundRow, append_rounds, mend_rounds, tri
 from polyhead.federation.run_dir import model_folder, predictions_folder, refuse_folders, state_folder
 from polyhead.federation.simulate import Watch, simulate
 from polyhead.federation.site import Plan, Site, finetune
-from polyhead.federation.snapshot import Snapshot, Store, best_snapshot, load_snapshot, remove_snapshots, save_snapshot
+from polyhead.federation.snapshot import (
+    Snapshot,
+    Store,
+    best_snapshot,
+    load_snapshot,
+    remove_snapshots,
+    save_snapshot,
+    snapshot_files,
+)
 from polyhead.federation.start import build_models, initial_state
 from polyhead.finished import check_finished, write_finished
 from polyhead.predictions import write_predictions
@@ -77,10 +84,7 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
     """
     done = job.store.folder / "done.json"
     outputs = [file for source in sources for file in _outputs(job, source.name)]
-    states = (
-        job.store.folder.glob(each) for each in ("round-*.json", "shared-*.safetensors", "*/private-*.safetensors")
-    )
-    refuse_folders((done, *outputs, *chain.from_iterable(states)))
+    refuse_folders((done, *outputs, *snapshot_files(job.store)))
     if _is_whole(job, done, outputs):
         mend_rounds(job.run, job.method.name, job.seed, job.study.federation.rounds)
     else:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from polyhead.check.images import disk_of, free_bytes
+from polyhead.atomic import free_bytes
+from polyhead.check.images import disk_of
 from polyhead.check.result import DiskUse, Estimate, ManifestCheck, SiteCheck
 from polyhead.config import Federation, Model, StudyConfig, Training
 from polyhead.problems import Problem

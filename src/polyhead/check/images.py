@@ -1,11 +1,11 @@
 """A site's images, each read once into the pixel cache that training will use."""
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from polyhead.atomic import free_bytes
 from polyhead.check.duplicates import duplicate_problems
 from polyhead.check.result import DiskUse
 from polyhead.errors import CacheError
@@ -15,7 +15,7 @@ from polyhead.imaging.recipe import STANDARD, Recipe
 from polyhead.manifest import Manifest, image_lines
 from polyhead.problems import Problem, Severity, first_named
 
-__all__ = ["Progress", "Reading", "cache_use", "disk_of", "free_bytes", "image_problems", "policies", "read_images"]
+__all__ = ["Progress", "Reading", "cache_use", "disk_of", "image_problems", "policies", "read_images"]
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -104,11 +104,6 @@ def cache_use(manifest: Manifest, reading: Reading, *, is_read: bool) -> DiskUse
     folder = reading.folder(manifest.path)
     ready = is_read or open_cache(manifest, folder, reading.size, reading.recipe) is not None
     return DiskUse(folder, manifest.frame.height * reading.size**2, free_bytes(folder), ready)
-
-
-def free_bytes(folder: Path) -> int:
-    """Return how much is free on the disk of a folder that may not be there yet."""
-    return shutil.disk_usage(_there(folder)).free
 
 
 def disk_of(folder: Path) -> int:

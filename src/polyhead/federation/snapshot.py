@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,9 +26,18 @@ import torch
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 from polyhead.federation.private_state import PrivateFile, private_path
-from polyhead.training.tensor_file import Stored, limited_file, read_tensors, write_tensors
+from polyhead.training.tensor_file import Stored, check_stored, limited_file, read_tensors, write_tensors
 
-__all__ = ["KEPT", "Snapshot", "Store", "best_snapshot", "load_snapshot", "remove_snapshots", "save_snapshot"]
+__all__ = [
+    "KEPT",
+    "Snapshot",
+    "Store",
+    "best_snapshot",
+    "load_snapshot",
+    "remove_snapshots",
+    "save_snapshot",
+    "snapshot_files",
+]
 
 _log = logging.getLogger(__name__)
 _MOST_BYTES = 2**20
@@ -127,14 +135,18 @@ def best_snapshot(store: Store, sites: Sequence[str]) -> Snapshot:
 
 def remove_snapshots(store: Store) -> None:
     """Remove all snapshots, and the sites' folders in the store with them."""
-    for rounds_done in list(_manifests(store.folder)):
-        _manifest_path(store.folder, rounds_done).unlink()
-    for file in _state_files(store.folder):
+    for file in snapshot_files(store):
         file.unlink()
     for folder in store.folder.glob("*/"):
         # What a round under way left there goes before the next round.
         with suppress(OSError):
             folder.rmdir()
+
+
+def snapshot_files(store: Store) -> list[Path]:
+    """Return the files of all snapshots, whole or not: manifests first, since none may outlive what it names."""
+    manifests = [_manifest_path(store.folder, rounds_done) for rounds_done in _manifests(store.folder)]
+    return [*manifests, *_state_files(store.folder)]
 
 
 def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
@@ -143,7 +155,9 @@ def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
     if sorted(private) != sorted(sites):
         raise RunError(f"{_manifest_path(store.folder, rounds_done)}: is of other sites.")
     for site, file in private.items():
-        _check_whole(private_path(store.folder, site, file.rounds_done), file.stored)
+        path = private_path(store.folder, site, file.rounds_done)
+        with limited_file(path, RunError, file.stored.bytes) as opened:
+            check_stored(path, RunError, opened, file.stored)
     stored: Stored = manifest["shared"]
     shared = read_tensors(_shared_path(store.folder, rounds_done), RunError, most_bytes=stored.bytes, stored=stored)
     return Snapshot(rounds_done, shared, private, manifest["validation"])
@@ -194,13 +208,6 @@ def _validation(value: object) -> float | None:
     if value is not None and not (isinstance(value, float) and math.isfinite(value)):
         raise ValueError("the validation is no number")
     return value
-
-
-def _check_whole(path: Path, stored: Stored) -> None:
-    with limited_file(path, RunError, stored.bytes) as file:
-        whole = os.fstat(file.fileno()).st_size == stored.bytes
-        if not whole or hashlib.file_digest(file, "sha256").hexdigest() != stored.sha256:
-            raise RunError(f"{path}: is not what was written: it was cut off or changed.")
 
 
 def _readable(store: Store) -> Iterator[tuple[int, dict[str, Any]]]:

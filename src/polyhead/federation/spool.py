@@ -8,7 +8,6 @@ file count as memory of the process. Nothing is flushed, since no round outlives
 
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from pathlib import Path
 
 import torch
 
+from polyhead.atomic import free_bytes, write_whole
 from polyhead.errors import DiskError
 from polyhead.federation.flat import flatten
+from polyhead.training.tensor_file import memory_of
 
 __all__ = ["Spooled", "clear_spool", "read_piece", "spool_state"]
 
@@ -91,7 +92,7 @@ def spool_state(
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             for name, tensor in current.items():
-                _write(descriptor, _bytes(flatten(state[name], like=tensor)))
+                write_whole(descriptor, memory_of(flatten(state[name], like=tensor)))
         finally:
             os.close(descriptor)
     return Spooled(file, places, {name: tensor.dtype for name, tensor in current.items()})
@@ -110,19 +111,10 @@ def read_piece(spooled: Spooled, name: str, start: int, stop: int) -> torch.Tens
         descriptor = os.open(spooled.file, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.lseek(descriptor, spooled.places[name] + start * piece.itemsize, os.SEEK_SET)
-            _read(descriptor, _bytes(piece))
+            _read(descriptor, memory_of(piece))
         finally:
             os.close(descriptor)
     return piece
-
-
-def _bytes(values: torch.Tensor) -> memoryview:
-    return values.contiguous().view(torch.uint8).numpy().data
-
-
-def _write(descriptor: int, rest: memoryview) -> None:
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 def _read(descriptor: int, rest: memoryview) -> None:
@@ -148,7 +140,6 @@ def _explained(path: Path, done: str, needed: int | None = None) -> Iterator[Non
 
 def _free(folder: Path) -> str:
     try:
-        place = next(place for place in (folder, *folder.parents) if place.exists())
-        return f"{shutil.disk_usage(place).free:,}"
-    except (OSError, StopIteration):
+        return f"{free_bytes(folder):,}"
+    except OSError:
         return "an unknown number"

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from polyhead.atomic import write_atomically
 from polyhead.errors import PolyheadError
 
-__all__ = ["MOST_HEADER_BYTES", "Stored", "limited_file", "read_tensors", "write_tensors"]
+__all__ = ["MOST_HEADER_BYTES", "Stored", "check_stored", "limited_file", "memory_of", "read_tensors", "write_tensors"]
 
 MOST_HEADER_BYTES = 2**22
 """Largest header that is read, in bytes."""
@@ -82,7 +82,7 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
     """
     # As the library does: large types first, so that every tensor begins at a multiple of its type's size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    memory = [tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data for _, tensor in ordered]
+    memory = [memory_of(tensor) for _, tensor in ordered]
     ends = [0, *accumulate(map(len, memory))]
     header = {
         name: {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
@@ -91,6 +91,11 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return [len(text).to_bytes(8, "little") + text, *memory]
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """Return a tensor's bytes in the usual order; its own memory, not a copy, if it lies so."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def read_tensors(
@@ -117,7 +122,8 @@ def read_tensors(
         file of at most 4 MiB of header and 20,000 tensors of the usual types.
     """
     with limited_file(path, error, most_bytes) as file:
-        _check_stored(path, error, file, stored)
+        if stored:
+            check_stored(path, error, file, stored)
         header = _header(path, error, file)
     try:
         # Lazily, after the names are counted: the header alone could ask for more tensors than there is time for.
@@ -166,9 +172,14 @@ def _check_kind(path: Path, error: type[PolyheadError], status: os.stat_result, 
         )
 
 
-def _check_stored(path: Path, error: type[PolyheadError], file: BufferedReader, stored: Stored | None) -> None:
-    if stored is None:
-        return
+def check_stored(path: Path, error: type[PolyheadError], file: BufferedReader, stored: Stored) -> None:
+    """Hold an open file, at its beginning, against what was written; it is there again afterwards.
+
+    Raises
+    ------
+    PolyheadError
+        Of the class `error`: its size or its hash is another.
+    """
     size = os.fstat(file.fileno()).st_size
     if size != stored.bytes:
         raise error(f"{path}: {size} bytes instead of the {stored.bytes} that were written. Restore the file.")

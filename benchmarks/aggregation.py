@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
 
         def checked(sent: list[SiteUpdate], federation: Federation) -> Callable[[], object]:
-            return lambda: aggregate(sent, current, federation, Path(folder) / "spool", len(SITES), 0, sums)
+            return lambda: aggregate(sent, current, federation, Path(folder) / "spool", len(SITES), 0, sums=sums)
 
         for what, ours in {
             "checking alone": checking,

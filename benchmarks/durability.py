@@ -69,7 +69,7 @@ def federations(size: int, rounds: int) -> tuple[Callable[[], object], Callable[
         models = build_models(sites, settings(size), FFL, 0, CPU)
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             store = Store(Path(folder), "")
-            simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows: None))
+            simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows, repeated: None))
 
     def in_memory() -> None:
         models = build_models(sites, settings(size), FFL, 0, CPU)
@@ -94,7 +94,7 @@ def bytes_a_round(size: int) -> int:
     plan = replace(PLAN, federation=Federation(rounds=1, local_steps=1))
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         store = Store(Path(folder), "")
-        simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows: None))
+        simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows, repeated: None))
         newest = [*Path(folder).glob("*-1.*"), *Path(folder).glob("*/*-1.*")]
         return sum(file.stat().st_size for file in newest)
 
@@ -109,7 +109,7 @@ def go_on(folder: Path, size: int) -> None:
         start = initial_state(models, FFL, store)
         save_snapshot(start, store)
     plan = replace(PLAN, federation=Federation(rounds=ROUNDS_TO_KILL, local_steps=20))
-    simulate(sites, models, plan, start, store, Watch(lambda rows: None))
+    simulate(sites, models, plan, start, store, Watch(lambda rows, repeated: None))
 
 
 def lost_to_a_kill(size: int, kills: int) -> str:

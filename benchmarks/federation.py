@@ -99,7 +99,7 @@ def small_hospital() -> tuple[Callable[[], object], Callable[[], object]]:
         models = build_models(sites, settings, FFL, 0, CPU)
         with tempfile.TemporaryDirectory() as folder:
             store = Store(Path(folder), "")
-            simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows: None))
+            simulate(sites, models, plan, initial_state(models, FFL, store), store, Watch(lambda rows, repeated: None))
 
     def alone() -> None:
         for one in sites:

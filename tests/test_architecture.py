@@ -19,6 +19,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 ALLOWED = {
     "errors": set(),
     "atomic": {"errors"},
+    "limited_file": {"errors"},
     "seeds": set(),
     "findings": {"errors"},
     "tables": {"errors"},
@@ -66,16 +67,19 @@ ALLOWED = {
     "progress": set(),
     "imaging": {"manifest", "errors", "atomic"},
     "phantom": {"manifest", "findings", "seeds", "errors"},
-    "training": {"imaging", "manifest", "config", "findings", "seeds", "atomic", "errors"},
-    "federation": {"training", "config", "study_file", "findings", "printable", "seeds", "atomic", "errors"},
+    "training": {"imaging", "manifest", "config", "findings", "seeds", "limited_file", "atomic", "errors"},
+    "federation": {
+        *("training", "config", "study_file", "findings", "printable", "seeds", "limited_file", "atomic", "errors"),
+    },
     "evaluation": {"predictions", "seeds", "atomic", "errors"},
     "report": {"evaluation", "predictions", "tables", "config", "study_file", "findings", "atomic", "errors"},
     "environment": {"json_file", "training", "imaging", "manifest", "site_file", "config", "atomic", "errors"},
     "sites": {"federation", "training", "imaging", "manifest", "config", "findings", "errors"},
-    "json_file": {"errors"},
-    "finished": {"json_file", "atomic", "errors"},
+    "json_file": {"limited_file", "errors"},
+    "finished": {"json_file", "limited_file", "atomic", "errors"},
+    "outputs": {"evaluation", "predictions", "federation", "training", "sites", "config"},
     "job": {
-        *("evaluation", "predictions", "federation", "training", "sites", "finished", "stopping"),
+        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping"),
         *("config", "errors"),
     },
     "study": {

@@ -96,7 +96,7 @@ FINISHED = {
 KILLED = {
     "state/ffl/seed-0/round-2.json": ".T.TRT..",
     "state/ffl/seed-0/shared-2.safetensors": "T..TRT..",
-    "state/ffl/seed-0/a/private-2.safetensors": "..TTRTT.",
+    "state/ffl/seed-0/sites/a/private-2.safetensors": "..TTRTT.",
     "state/ffl/seed-0/round-1.json": "S.......",
     "rounds.csv": "LL..R...",
     ".lock": ".S.S....",
@@ -171,7 +171,7 @@ def check_refusal(runs: Runs, run: Path, out: Path, name: str, done: dict[str, A
         assert "emove it" in error or "Remove the file" in error
     if name != "run.log":
         log = (out / "run.log").read_text()
-        assert "training from" not in log.removeprefix((run / "run.log").read_text())
+        assert "rounds are done" not in log.removeprefix((run / "run.log").read_text())
     (out / name).rmdir() if (out / name).is_dir() else (out / name).unlink()
     if name == "study.toml":
         shutil.copy(runs.study, out / name)
@@ -181,14 +181,19 @@ def check_refusal(runs: Runs, run: Path, out: Path, name: str, done: dict[str, A
 
 
 @pytest.mark.slow
-def test_when_every_snapshot_is_damaged_the_federation_begins_anew_and_ends_the_same(runs: Runs, killed: Path) -> None:
+def test_when_every_snapshot_is_damaged_nothing_is_removed_and_what_is_advised_helps(runs: Runs, killed: Path) -> None:
     out = runs.folder / "run-none"
     shutil.copytree(killed, out)
     for number in (1, 2):
         flip_a_bit(out / f"state/ffl/seed-0/shared-{number}.safetensors")
+    before = {path for path in out.rglob("state/**/*") if path.is_file()}
     done = runs.run(out, patch="report is short")
-    assert done["status"] == 0
-    assert "none of its snapshots can be used; this federation begins anew" in done["stderr"]
+    assert done["status"] == 1
+    assert f"error: {out}/state/ffl/seed-0: none of the states after 2 and 1 rounds can be used" in done["stderr"]
+    assert "or remove this folder" in done["stderr"]
+    assert {path for path in out.rglob("state/**/*") if path.is_file()} == before
+    shutil.rmtree(out / "state/ffl/seed-0")
+    assert runs.run(out, patch="report is short")["status"] == 0
     assert contents(out) == runs.expected
 
 

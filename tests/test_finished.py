@@ -36,7 +36,12 @@ def test_what_was_written_is_whole(run: Path) -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(
-    ("fault", "message"), [("changed", "is not what the run wrote"), ("missing", "is missing"), ("pipe", "is no file")]
+    ("fault", "message"),
+    [
+        ("changed", "is not what the run wrote"),
+        ("missing", r"cannot be read \(No such file"),
+        ("pipe", "is not a file"),
+    ],
 )
 def test_a_file_that_is_not_what_was_written_is_named(run: Path, which: int, fault: str, message: str) -> None:
     file = files(run)[which]
@@ -63,7 +68,18 @@ def test_a_file_that_the_list_does_not_name_is_not_taken_for_whole(run: Path) ->
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff", b'{"../outside": "0"}', b'{"/etc/passwd": "0"}', b'{"": "0"}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b"\xff",
+        b'{"../outside": "0"}',
+        b'{"/etc/passwd": "0"}',
+        b'{"": "0"}',
+        b'{"predictions/\\u0000": "0"}',
+    ],
 )
 def test_a_damaged_list_is_named_with_what_to_do(run: Path, content: bytes) -> None:
     done(run).write_bytes(content)
@@ -76,10 +92,10 @@ def test_a_damaged_list_is_named_with_what_to_do(run: Path, content: bytes) -> N
 def test_a_list_that_is_no_file_or_too_large_is_not_opened(run: Path) -> None:
     done(run).unlink()
     os.mkfifo(done(run))
-    with pytest.raises(RunError, match=r"done\.json: is no file, or larger"):
+    with pytest.raises(RunError, match=r"done\.json: is not a file\. Remove it"):
         check_finished(done(run), run, files(run))
     done(run).unlink()
     with done(run).open("wb") as file:
         file.truncate(2**30)
-    with pytest.raises(RunError, match=r"done\.json: is no file, or larger"):
+    with pytest.raises(RunError, match=r"done\.json: 1,073,741,824 bytes; .*Remove it"):
         check_finished(done(run), run, files(run))

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import TINY_SETTINGS, write_two_sites
 
 SETTINGS = (
-    TINY_SETTINGS.replace("rounds = 2", "rounds = 3\nvalidate_every = 2\nfinetune_steps = 1")
+    TINY_SETTINGS.replace("rounds = 2", 'rounds = 3\nvalidate_every = 1\nselect = "best"\nfinetune_steps = 1')
     .replace("local_steps = 1", 'local_steps = 2\nbatch_norm = "private"\nfinetune = "head"')
     .replace("[federation]", "[federation]\nmin_sites = 2")
 )
@@ -21,7 +21,7 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two hospitals, two methods, private BatchNorm, kept optimizers, fine-tuning: every kind of state there is."""
+    """Two hospitals, two methods, private BatchNorm, kept optimizers, best states, fine-tuning: all state there is."""
     folder = tmp_path_factory.mktemp("kill")
     sites = write_two_sites(folder, 16, 12, 16)
     path = folder / "study.toml"

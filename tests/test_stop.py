@@ -48,7 +48,7 @@ def test_ctrl_c_in_a_round_ends_after_the_step_and_the_same_command_goes_on(runs
     assert re.fullmatch(r"WARNING +stopping after this step; again to stop at once +\n", said.removesuffix(GOES_ON))
     assert (out / "run.log").read_text().endswith("ERROR stopped by a signal.\n")
     done = runs.ask("run", study, "--out", out)
-    assert "ffl, seed 0: going on after round 1 of 3." in done["stdout"]
+    assert "ffl, seed 0: going on after 1 of 3 rounds." in done["stdout"]
     assert (done["status"], done["stderr"]) == (0, "")
     assert runs.ask("run", study, "--out", other)["status"] == 0
     assert contents(out) == contents(other)

@@ -12,10 +12,19 @@ from pathlib import Path
 
 from polyhead.errors import DiskError
 
-__all__ = ["append_durably", "free_bytes", "remove_leftovers", "replacing", "write_atomically", "write_whole"]
+__all__ = [
+    "append_durably",
+    "flush",
+    "free_bytes",
+    "make_folders",
+    "remove_leftovers",
+    "replacing",
+    "write_atomically",
+    "write_whole",
+]
 
 # What _temporary_name gives: the process, and eight digits that nobody can foresee.
-_TEMPORARY = re.compile(r"\..+\.[1-9][0-9]*\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\..+\.([1-9][0-9]*)\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
@@ -34,11 +43,16 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with _full_disk_explained(path), _taking_the_place_of(path) as temporary:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
 
 
-def write_atomically(path: Path, *parts: str | bytes | memoryview) -> None:
+def write_atomically(path: Path, *parts: str | bytes | memoryview, mode: int = 0o666) -> None:
     """Write a whole file from its parts, text as UTF-8; see `replacing`.
+
+    Parameters
+    ----------
+    mode
+        Permissions of the file, less those that the process's umask takes away.
 
     Raises
     ------
@@ -48,7 +62,7 @@ def write_atomically(path: Path, *parts: str | bytes | memoryview) -> None:
     raw = [part.encode() if isinstance(part, str) else part for part in parts]
     with _full_disk_explained(path, sum(map(len, raw))), _taking_the_place_of(path) as temporary:
         # A link that waits under this name is not written through.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             for part in raw:
                 write_whole(descriptor, part)
@@ -69,7 +83,7 @@ def append_durably(path: Path, text: str) -> None:
     """
     raw = text.encode()
     with _full_disk_explained(path, len(raw)):
-        _make_folders(path.parent)
+        make_folders(path.parent)
         is_new = not path.exists()
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         before = os.fstat(descriptor).st_size
@@ -77,7 +91,7 @@ def append_durably(path: Path, text: str) -> None:
             write_whole(descriptor, raw)
             os.fsync(descriptor)
             if is_new:
-                _flush(path.parent)
+                flush(path.parent)
         except BaseException:
             with suppress(OSError):  # The first fault is the one to be told.
                 os.ftruncate(descriptor, before)
@@ -91,17 +105,35 @@ def append_durably(path: Path, text: str) -> None:
 def remove_leftovers(folder: Path) -> int:
     """Remove the temporary files, anywhere below a folder, of processes that were killed; return their number.
 
-    Only for who has the folder to himself: the temporary file of a process that still writes would go, too. Files of
-    any other name, folders and links stay, and no link is followed.
+    The file of another process that lives stays: it may be writing. Those of this process's own number go, so it may
+    not be writing there itself: they are of one that had the number before. Files of any other name, folders and links
+    stay, and no link is followed.
     """
     removed = 0
     for parent, _, names in os.walk(folder):
-        for path in [Path(parent, name) for name in names if _TEMPORARY.fullmatch(name)]:
-            with suppress(FileNotFoundError):
-                if stat.S_ISREG(path.lstat().st_mode):
-                    os.unlink(path)  # noqa: PTH108
-                    removed += 1
+        for name in names:
+            found = _TEMPORARY.fullmatch(name)
+            if found and not _is_another_that_lives(int(found[1])):
+                removed += _remove_file(Path(parent, name))
     return removed
+
+
+def _is_another_that_lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return process != os.getpid()
+
+
+def _remove_file(path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        if stat.S_ISREG(path.lstat().st_mode):
+            os.unlink(path)  # noqa: PTH108
+            return True
+    return False
 
 
 def free_bytes(folder: Path) -> int:
@@ -110,10 +142,39 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(one for one in (place, *place.parents) if one.exists())).free
 
 
+def make_folders(folder: Path) -> None:
+    """Make a folder and those that are missing above it; on return they are on disk."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        with suppress(FileExistsError):  # Another process was faster.
+            os.mkdir(place)  # noqa: PTH102
+        flush(place.parent)
+
+
+def write_whole(descriptor: int, raw: bytes | memoryview) -> None:
+    """Write all of it; the system may take a part at a time."""
+    rest = memoryview(raw)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def flush(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        # Some shared folders of virtual machines cannot flush a folder; they say so with this number.
+        if problem.errno != errno.EINVAL or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _taking_the_place_of(path: Path) -> Iterator[Path]:
     """Yield a temporary path; whoever writes there flushes it before this renames it."""
-    _make_folders(path.parent)
+    make_folders(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -122,7 +183,7 @@ def _taking_the_place_of(path: Path) -> Iterator[Path]:
         with suppress(FileNotFoundError):
             os.unlink(temporary)  # noqa: PTH108
         raise
-    _flush(path.parent)
+    flush(path.parent)
 
 
 @contextmanager
@@ -138,30 +199,3 @@ def _full_disk_explained(path: Path, needed: int | None = None) -> Iterator[None
             f"{path}: cannot be written, {_FULL[problem.errno]}: {both}. "
             "Make room there, or write to another disk; then run this again. What was there before is unharmed."
         ) from problem
-
-
-def _make_folders(folder: Path) -> None:
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    for place in reversed(missing):
-        with suppress(FileExistsError):  # Another process was faster.
-            os.mkdir(place)  # noqa: PTH102
-        _flush(place.parent)
-
-
-def write_whole(descriptor: int, raw: bytes | memoryview) -> None:
-    """Write all of it; the system may take a part at a time."""
-    rest = memoryview(raw)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as problem:
-        # Some shared folders of virtual machines cannot flush a folder; they say so with this number.
-        if problem.errno != errno.EINVAL or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)

@@ -11,10 +11,12 @@ from pathlib import Path
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 from polyhead.json_file import read_object
+from polyhead.limited_file import limited_file
 
 __all__ = ["check_finished", "check_predictions_of", "write_finished"]
 
 _REMEDY = "`polyhead run` with the same study and --out makes it again."
+_MOST_BYTES = 2**36  # more than the predictions of a hundred million images take
 
 
 def write_finished(done: Path, run: Path, files: Iterable[Path]) -> None:
@@ -63,20 +65,14 @@ def _read(done: Path) -> dict[str, str]:
 
 
 def _check(file: Path, wanted: str) -> None:
-    if not file.is_file():
-        raise RunError(f"{file}: {'is no file' if file.exists() else 'is missing'}. {_REMEDY}")
-    try:
-        found = _hash(file)
-    except OSError as problem:
-        raise RunError(f"{file}: cannot be read ({problem.strerror}). {_REMEDY}") from problem
-    if found != wanted:
+    if _hash(file) != wanted:
         raise RunError(f"{file}: is not what the run wrote: it was cut off or changed. {_REMEDY}")
 
 
 def _is_inside(name: str) -> bool:
-    return bool(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
+    return bool(name) and "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _hash(file: Path) -> str:
-    with file.open("rb") as opened:
+    with limited_file(file, RunError, _MOST_BYTES, _REMEDY) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
 from rich.progress import Progress
 
 from polyhead.config import StudyConfig
-from polyhead.errors import RunError
-from polyhead.evaluation import auroc, youden_threshold
+from polyhead.errors import DiskError, PolyheadError, RunError
+from polyhead.evaluation import auroc
+from polyhead.federation.failure import describe_failure
 from polyhead.federation.methods import Method
 from polyhead.federation.private_state import load_private
 from polyhead.federation.rounds import RoundRow, append_rounds, mend_rounds, trim_rounds
@@ -23,7 +23,7 @@ from polyhead.federation.site import Plan, Site, finetune
 from polyhead.federation.snapshot import (
     Snapshot,
     Store,
-    best_snapshot,
+    load_shared,
     load_snapshot,
     remove_snapshots,
     save_snapshot,
@@ -31,13 +31,12 @@ from polyhead.federation.snapshot import (
 )
 from polyhead.federation.start import build_models, initial_state
 from polyhead.finished import check_finished, write_finished
-from polyhead.predictions import write_predictions
-from polyhead.sites import SiteSource, recipe_of, site_for
+from polyhead.outputs import output_files, write_outputs
+from polyhead.sites import SiteSource, site_for
 from polyhead.stopping import gently
 from polyhead.training.device import Device
 from polyhead.training.model import SiteModel, load_state
-from polyhead.training.model_file import save_model
-from polyhead.training.predict import predict_split, predictions_table
+from polyhead.training.predict import predict_split
 
 __all__ = ["Job", "run_job"]
 
@@ -95,10 +94,8 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
 
 
 def _outputs(job: Job, site: str) -> list[Path]:
-    model = model_folder(job.run, job.method.name, job.seed, site)
-    predictions = predictions_folder(job.run, job.method.name, job.seed, site)
-    files = [model / name for name in ("backbone.safetensors", "head.safetensors", "model.json")]
-    return [*files, predictions / "val.parquet", predictions / "test.parquet"]
+    where = job.run, job.method.name, job.seed, site
+    return output_files(model_folder(*where), predictions_folder(*where))
 
 
 def _is_whole(job: Job, done: Path, outputs: Sequence[Path]) -> bool:
@@ -120,8 +117,7 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     models = build_models(sites, study.model, plan.sharing, job.seed, job.device)
     start = load_snapshot(job.store, list(models))
     if start is None:
-        start = initial_state(models, plan.sharing, job.store)
-        save_snapshot(start, job.store)
+        start = save_snapshot(initial_state(models, plan.sharing, job.store), job.store)
     trim_rounds(job.run, method.name, job.seed, start.rounds_done)
     _say_where(job, start.rounds_done, progress)
     training = [site for site in sites if site.can_train]
@@ -134,22 +130,14 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
             raise RunError(f"{job.name}, {problem}") from problem
         finally:
             close()
-    _finish(job, sites, models, plan, _chosen(job, end, list(models)))
+    _finish(job, sites, models, plan, end)
 
 
 def _say_where(job: Job, rounds_done: int, progress: Progress) -> None:
     if rounds_done:
-        text = f"{job.name}: going on after round {rounds_done} of {job.study.federation.rounds}."
+        text = f"{job.name}: going on after {rounds_done} of {job.study.federation.rounds} rounds."
         progress.console.print(text, markup=False, highlight=False)
-    _log.info("%s: training from round %d of %d.", job.name, rounds_done, job.study.federation.rounds)
-
-
-def _chosen(job: Job, end: Snapshot, sites: Sequence[str]) -> Snapshot:
-    if job.study.federation.select == "last":
-        return end
-    best = best_snapshot(job.store, sites)
-    _log.info("%s: round %d is the best, with a validation AUROC of %s.", job.name, best.rounds_done, best.validation)
-    return best
+    _log.info("%s: %d of %d rounds are done.", job.name, rounds_done, job.study.federation.rounds)
 
 
 def _note_idle_sites(job: Job, sites: Sequence[Site], rounds_done: int) -> None:
@@ -169,10 +157,10 @@ def _watch(
     steps = sites * federation.local_steps
     task = progress.add_task(job.name, total=federation.rounds * steps, completed=rounds_done * steps)
 
-    def on_round(rows: list[RoundRow]) -> None:
+    def on_round(rows: list[RoundRow], repeated: bool) -> None:
         append_rounds(job.run, job.method.name, job.seed, rows)
-        done = rows[0].round + (0 if any(row.status.startswith("repeated") for row in rows) else 1)
-        progress.update(task, completed=done * steps, description=f"{job.name}, round {done} of {federation.rounds}")
+        done = rows[0].round + (0 if repeated else 1)
+        progress.update(task, completed=done * steps, description=f"{job.name}, {done} of {federation.rounds} rounds")
 
     def on_step() -> None:
         progress.advance(task)
@@ -192,34 +180,58 @@ def _validation_auroc(model: SiteModel, site: Site) -> float | None:
 
 
 def _finish(job: Job, sites: Sequence[Site], models: dict[str, SiteModel], plan: Plan, end: Snapshot) -> None:
-    """Give each site its model, train it on if the study says so, and write the site's files."""
+    """Finish each site; one that fails does not keep the others from their results."""
+    failed = {}
     for site in sites:
-        model = models[site.name]
+        try:
+            _finish_site(job, site, models[site.name], plan, end)
+        except DiskError:
+            raise
+        except Exception as problem:
+            _log.info("%s, site %s failed at the end: %s", job.name, site.name, problem, exc_info=problem)
+            failed[site.name] = str(problem) if isinstance(problem, PolyheadError) else describe_failure(problem)
+    if failed:
+        reasons = "; ".join(f"site {name}: {reason.rstrip('.')}" for name, reason in failed.items())
+        raise RunError(
+            f"{job.name}: after the last round {len(failed)} of {len(sites)} sites failed. {reasons}. What the others "
+            "trained is written; mend these, then give the same command again."
+        )
+
+
+def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapshot) -> None:
+    """Give a site its model, train it on if the study says so, and write the site's files."""
+    rounds_done = _load_final(job, site, model, end)
+    if job.study.federation.finetune != "none" and site.can_train:
+        began = time.monotonic()
+        with gently(_log.warning) as stop_here:
+            loss = finetune(site, model, plan, stop_here)
+        row = RoundRow(plan.federation.rounds, site.name, loss, time.monotonic() - began, 0, 0, "alone")
+        append_rounds(job.run, job.method.name, job.seed, [row])
+        _refuse_diverged(model)
+    about = {"method": job.method.name, "seed": job.seed, "site": site.name, "rounds": rounds_done}
+    models_to = model_folder(job.run, job.method.name, job.seed, site.name)
+    predictions_to = predictions_folder(job.run, job.method.name, job.seed, site.name)
+    write_outputs(site, model, job.study, about, models_to, predictions_to)
+
+
+def _load_final(job: Job, site: Site, model: SiteModel, end: Snapshot) -> int:
+    """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was."""
+    best = end.best.get(site.name)
+    if best is None:
+        if job.study.federation.select == "best" and site.can_train:
+            _log.warning("%s, site %s: has no validation AUROC; it gets the last state.", job.name, site.name)
         own = load_private(job.store.folder, site.name, end.private[site.name])
         load_state(model, {**end.shared, **own.model})
-        if job.study.federation.finetune != "none" and site.can_train:
-            began = time.monotonic()
-            with gently(_log.warning) as stop_here:
-                loss = finetune(site, model, plan, stop_here)
-            row = RoundRow(plan.federation.rounds, site.name, loss, time.monotonic() - began, 0, 0, "alone")
-            append_rounds(job.run, job.method.name, job.seed, [row])
-        _write_site(job, site, model)
+        return end.rounds_done
+    _log.info("%s, site %s: best after %d rounds (%.4f).", job.name, site.name, best.rounds_done, best.auroc)
+    own = load_private(job.store.folder, site.name, best.private)
+    load_state(model, {**load_shared(job.store, best.rounds_done, best.shared), **own.model})
+    return best.rounds_done
 
 
-def _write_site(job: Job, site: Site, model: SiteModel) -> None:
-    """Predict a site's validation and test images, choose thresholds on validation, and save the model last."""
-    folder = predictions_folder(job.run, job.method.name, job.seed, site.name)
-    val = predictions_table(site.val, site.findings, predict_split(model, site.val))
-    write_predictions(val, folder / "val.parquet")
-    test = predictions_table(site.test, site.findings, predict_split(model, site.test))
-    write_predictions(test, folder / "test.parquet")
-    thresholds = {finding: _threshold(val.filter(pl.col("finding") == finding)) for finding in site.findings}
-    about = {"method": job.method.name, "seed": job.seed, "site": site.name, "thresholds": thresholds}
-    model_to = model_folder(job.run, job.method.name, job.seed, site.name)
-    save_model(model, job.study.model, recipe_of(job.study), about, model_to)
-
-
-def _threshold(predictions: pl.DataFrame) -> float | None:
-    annotated = predictions.drop_nulls("label")
-    threshold = youden_threshold(annotated["label"].to_numpy(), annotated["score"].to_numpy())
-    return None if math.isnan(threshold) else threshold
+def _refuse_diverged(model: SiteModel) -> None:
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise RunError(
+                f"fine-tuning diverged: {name} is not finite. Lower training.learning_rate or finetune_steps."
+            )

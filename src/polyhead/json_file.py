@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from polyhead.errors import RunError
+from polyhead.limited_file import read_limited
 
 __all__ = ["read_object"]
 
@@ -19,12 +20,10 @@ def read_object(path: Path, remedy: str) -> dict[str, Any]:
     RunError
         If it is missing, no file, too large, or holds anything else; the text ends with `remedy`.
     """
+    raw = read_limited(path, RunError, _MOST_BYTES, remedy)
     try:
-        # Opening a pipe could wait for ever.
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-            raise RunError(f"{path}: is no file, or larger than any of its kind. {remedy}")
-        found = json.loads(path.read_bytes().decode())
-    except (OSError, ValueError, RecursionError) as problem:
+        found = json.loads(raw.decode())
+    except (ValueError, RecursionError) as problem:
         raise RunError(f"{path}: is damaged: {problem}. {remedy}") from problem
     if not isinstance(found, dict):
         raise RunError(f"{path}: is damaged: found a {type(found).__name__}; an object is needed. {remedy}")

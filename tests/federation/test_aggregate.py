@@ -1,6 +1,5 @@
 """A round with a bad update is the round without it, bit for bit; and memory does not grow with the sites."""
 
-import logging
 import math
 import re
 import subprocess
@@ -157,10 +156,10 @@ def test_clipping_by_hand(tmp_path: Path) -> None:
 def test_a_clipped_update_counts_as_one_at_the_limit(tmp_path: Path, settings: dict[str, Any]) -> None:
     far = sent("c", 9, step=1000.0)
     found = run([*SOUND, far], tmp_path, distance_rule="clip", **settings)
-    limit = 10 * np.median([distance(update.state, CURRENT) for update in [*SOUND, far]])
-    share = limit / distance(far.state, CURRENT)
+    limit = 10 * np.median([distance(update.state, CURRENT).weights for update in [*SOUND, far]])
+    share = limit / distance(far.state, CURRENT).weights
     nearer = {**far.state, "backbone.w": torch.lerp(CURRENT["backbone.w"], far.state["backbone.w"], share)}
-    assert distance(nearer, CURRENT) == pytest.approx(limit, rel=1e-5)
+    assert distance(nearer, CURRENT).weights == pytest.approx(limit, rel=1e-5)
     expected = run([*SOUND, replace(far, state=nearer)], tmp_path, distance_rule="off", **settings)
     assert torch.allclose(found.state["backbone.w"], expected.state["backbone.w"], rtol=1e-6)
     assert found.state["backbone.n"] == expected.state["backbone.n"]
@@ -193,12 +192,29 @@ def test_of_two_updates_of_a_site_the_first_counts(tmp_path: Path, caplog: pytes
     assert run([KINDS["NaN"][0], BAD, *SOUND], tmp_path).counted == ("a", "b", "d", "e")
 
 
-def test_who_is_left_out_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    run([*SOUND, KINDS["NaN"][0]], tmp_path)
-    run([*SOUND, KINDS["far"][0]], tmp_path)
-    assert "site c, round 4: left out: backbone.w holds a value that is not finite" in caplog.text
-    assert "site c, round 4: left out: too far: 1000.0 times" in caplog.text
+def test_in_a_round_of_two_what_was_usual_before_decides(tmp_path: Path) -> None:
+    """Of three sites one fails: the other two are still three sites' round, and a liar among them is found."""
+    before = run(SOUND[:3], tmp_path, sites=3)
+    assert before.usual is not None
+    assert before.usual.weights == pytest.approx(1.0)
+    for rule in ("reject", "clip"):
+        federation = Federation(distance_rule=rule)
+        left = [SOUND[0], sent("c", 9, step=1000.0)]
+        found = aggregate(left, CURRENT, federation, tmp_path, 3, ROUND, before.usual)
+        reason = {**found.left_out, **found.clipped}["c"]
+        assert reason.startswith("too far: 1000.0 times the median distance of the last round with three updates")
+        assert found.usual == before.usual
+    assert aggregate(SOUND[:2], CURRENT, Federation(), tmp_path, 3, ROUND, before.usual).counted == ("a", "b")
+    # A federation of two has no such round, and one without the rule wants none.
+    assert run(SOUND[:2], tmp_path, sites=2).usual is None
+    assert run(SOUND, tmp_path, distance_rule="off").usual is None
+
+
+def test_a_round_of_three_is_judged_by_itself(tmp_path: Path) -> None:
+    tiny = run(SOUND, tmp_path).usual
+    assert tiny is not None
+    tiny = tiny._replace(weights=1e-9)
+    assert aggregate(SOUND, CURRENT, Federation(), tmp_path, 4, ROUND, tiny).left_out == {}
 
 
 def test_what_is_no_name_takes_no_sites_place(tmp_path: Path) -> None:
@@ -266,7 +282,7 @@ def test_sums_are_used_again_and_leave_no_trace(tmp_path: Path) -> None:
     sums: State = {}
     updates = [*SOUND, sent("z", 9, step=1000.0)]
     for _ in range(2):
-        found = aggregate(updates, CURRENT, Federation(), tmp_path, 5, ROUND, sums)
+        found = aggregate(updates, CURRENT, Federation(), tmp_path, 5, ROUND, sums=sums)
         assert same_bits(found.state, weighted_mean(SOUND, CURRENT, "equal"))
     assert sums["backbone.w"].dtype == torch.float64
 

@@ -96,7 +96,7 @@ def test_whoever_stops_the_run_stops_it(stop: type[BaseException], tmp_path: Pat
         raise stop
 
     with pytest.raises(stop):
-        federate(tmp_path, plan_for(), Watch(lambda rows: None, on_step))
+        federate(tmp_path, plan_for(), Watch(lambda rows, repeated: None, on_step))
 
 
 def test_a_full_disk_is_no_fault_of_a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_a_round_that_never_gets_enough_sites_ends_the_run_and_keeps_what_was(
     with monkeypatch.context() as patch:
         replaced(patch, failing(ImageError(PATH), always))
         with pytest.raises(RunError) as told:
-            federate(tmp_path, plan, Watch(rows.extend))
+            federate(tmp_path, plan, Watch(lambda new, repeated: rows.extend(new)))
     assert tried == ["a", "b", "c"] * 4
     text = str(told.value)
     for part in (
@@ -214,7 +214,7 @@ def test_a_damaged_private_state_ends_the_run_while_the_snapshot_before_is_kept(
 ) -> None:
     def damaging(site: Site, *about: Any) -> Part:
         if (about[2], site.name) == (1, "000"):
-            file = tmp_path / "001" / "private-1.safetensors"
+            file = tmp_path / "sites" / "001" / "private-1.safetensors"
             content = bytearray(file.read_bytes())
             content[-1] ^= 1
             file.write_bytes(content)

@@ -108,7 +108,8 @@ def run(sites, rounds, place):
     own = PrivateState({"head": torch.zeros(4)})
     files = {site.name: save_private(place, site.name, 0, own) for site in sites}
     start = Snapshot(0, {"w": torch.zeros(SIZE)}, files)
-    return simulate(sites, dict.fromkeys(files), plan_for(rounds=rounds), start, store, Watch(lambda rows: None))
+    watch = Watch(lambda rows, repeated: None)
+    return simulate(sites, dict.fromkeys(files), plan_for(rounds=rounds), start, store, watch)
 
 module.site_round = big_round
 run(stub_sites(3), 1, folder / "warm")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyhead.errors import UpdateError
-from polyhead.federation.outliers import distance, finite_distance, too_far
+from polyhead.federation.outliers import Distance, distance, finite_distance, median_distance, too_far
 from polyhead.federation.update import SiteUpdate
 
 CURRENT = {
@@ -28,16 +28,25 @@ def update(w: list[float], mean: float = 0.0) -> SiteUpdate:
     return SiteUpdate("a", 0, 1, 0.5, state(w, mean))
 
 
-def test_the_distance_by_hand_counts_statistics_and_no_counters() -> None:
-    assert distance(state([2.0, 3.0], mean=2.0, count=1000), CURRENT) == 3.0
-    assert distance(CURRENT, CURRENT) == 0.0
+def weights(*values: float) -> dict[str, Distance]:
+    return {name: Distance(value, 0.0) for name, value in zip("abcdefghi", values, strict=False)}
+
+
+def test_the_distance_by_hand_parts_statistics_from_weights_and_counts_no_counters() -> None:
+    assert distance(state([4.0, 5.0], mean=-2.0, count=1000), CURRENT) == (5.0, 2.0)
+    assert distance(CURRENT, CURRENT) == (0.0, 0.0)
+
+
+def test_a_variance_is_a_statistic_too() -> None:
+    ones = {"layer.bn.running_var": torch.ones(4), "layer.bn.weight": torch.ones(9)}
+    assert distance(ones, {name: 0 * tensor for name, tensor in ones.items()}) == (3.0, 2.0)
 
 
 @pytest.mark.parametrize("size", [1, 2**16 - 1, 2**16, 2**16 + 1, 200_001])
 def test_the_distance_of_large_tensors_is_numpys(size: int) -> None:
     rng = np.random.default_rng(size)
     a, b = rng.normal(size=(2, size)).astype(np.float32)
-    ours = distance({"w": torch.from_numpy(a)}, {"w": torch.from_numpy(b)})
+    ours = distance({"w": torch.from_numpy(a)}, {"w": torch.from_numpy(b)}).weights
     assert ours == pytest.approx(float(np.linalg.norm((a - b).astype(np.float64))), rel=1e-8)
 
 
@@ -51,12 +60,12 @@ def test_how_tensors_lie_in_memory_does_not_change_the_distance(order: list[int]
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_other_floating_types_are_measured_too(dtype: torch.dtype) -> None:
-    assert distance({"w": torch.full((4,), 300.0, dtype=dtype)}, {"w": torch.zeros(4, dtype=dtype)}) == 600.0
+    assert distance({"w": torch.full((4,), 300.0, dtype=dtype)}, {"w": torch.zeros(4, dtype=dtype)}).weights == 600
 
 
 def test_a_difference_beyond_half_precision_is_measured() -> None:
     far = torch.full((4,), 6e4, dtype=torch.float16)
-    assert distance({"w": far}, {"w": -far}) == pytest.approx(2.4e5, rel=1e-3)
+    assert distance({"w": far}, {"w": -far}).weights == pytest.approx(2.4e5, rel=1e-3)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -71,7 +80,7 @@ def test_one_value_that_is_not_finite_is_found_wherever_it_is(bad: float, at: in
 
 
 def test_a_finite_update_has_its_distance() -> None:
-    assert finite_distance(update([2.0, 3.0], 2.0), CURRENT) == 3.0
+    assert finite_distance(update([4.0, 5.0], 2.0), CURRENT) == (5.0, 2.0)
 
 
 def test_a_distance_that_overflows_is_too_far() -> None:
@@ -79,23 +88,51 @@ def test_a_distance_that_overflows_is_too_far() -> None:
     with pytest.raises(UpdateError, match="too far: the distance from the current backbone is not finite"):
         finite_distance(SiteUpdate("a", 0, 1, 0.5, far), {"w": torch.tensor([-3e38])})
     # Within float32, and beyond every weight: for the rule to judge.
-    assert distance({"w": torch.tensor([1e30])}, {"w": torch.tensor([0.0])}) == pytest.approx(1e30)
+    assert distance({"w": torch.tensor([1e30])}, {"w": torch.tensor([0.0])}).weights == pytest.approx(1e30)
+
+
+def judged(distances: dict[str, Distance], factor: float) -> dict[str, float]:
+    return too_far(distances, median_distance(distances.values()), factor)
 
 
 def test_too_far_by_hand() -> None:
-    assert too_far({"a": 1.0, "b": 2.0, "c": 3.0, "d": 62.4}, 10) == {"d": 62.4 / 2.5}
-    assert too_far({"a": 1.0, "b": 2.0, "c": 20.0}, 10) == {}
-    assert too_far({"a": 1.0, "b": 2.0, "c": 20.1}, 10) == {"c": 20.1 / 2}
+    assert judged(weights(1.0, 2.0, 3.0, 62.4), 10) == {"d": 62.4 / 2.5}
+    assert judged(weights(1.0, 2.0, 20.0), 10) == {}
+    assert judged(weights(1.0, 2.0, 20.1), 10) == {"c": 20.1 / 2}
 
 
-@pytest.mark.parametrize("distances", [{}, {"a": 9.0}, {"a": 1e-9, "b": 1e9}, {"a": 0.0, "b": 0.0, "c": 5.0}])
-def test_without_a_scale_nobody_is_too_far(distances: dict[str, float]) -> None:
-    assert too_far(distances, 10) == {}
-    assert too_far(distances, 1.5) == {}
+def test_weights_that_went_far_do_not_hide_behind_statistics_and_the_other_way_round() -> None:
+    # In a distance over both, 40 beside 100 would be nothing.
+    honest = {"a": Distance(1.0, 100.0), "b": Distance(1.1, 90.0)}
+    assert judged({**honest, "c": Distance(40.0, 95.0)}, 10) == {"c": 40.0 / 1.1}
+    assert judged({**honest, "c": Distance(1.0, 2000.0)}, 10) == {"c": 2000.0 / 100.0}
+    assert judged({**honest, "c": Distance(22.0, 3000.0)}, 10) == {"c": 30.0}
 
 
-@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1e300), max_size=9), st.floats(1.01, 1e6))
-def test_at_least_half_always_stay(distances: dict[str, float], factor: float) -> None:
-    far = too_far(distances, factor)
+@pytest.mark.parametrize("values", [(), (9.0,), (1e-9, 1e9), (0.0, 0.0, 5.0)])
+def test_without_a_scale_nobody_is_too_far(values: tuple[float, ...]) -> None:
+    assert judged(weights(*values), 10) == {}
+    assert judged(weights(*values), 1.5) == {}
+
+
+def test_one_of_two_is_judged_by_what_was_usual_before() -> None:
+    assert too_far(weights(1.0, 30.0), Distance(2.0, 0.0), 10) == {"b": 15.0}
+    assert too_far(weights(30.0), Distance(2.0, 0.0), 10) == {"a": 15.0}
+
+
+PARTS = st.floats(0, 1e300)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.builds(Distance, PARTS, st.just(0.0)), max_size=9), st.floats(1.01, 1e6))
+def test_at_least_half_always_stay(distances: dict[str, Distance], factor: float) -> None:
+    far = judged(distances, factor)
     assert len(far) * 2 <= len(distances)
     assert all(medians >= factor for medians in far.values())
+
+
+@given(st.dictionaries(st.text(max_size=3), st.builds(Distance, PARTS, PARTS), max_size=9), st.floats(1.01, 1e6))
+def test_of_each_distance_at_least_half_are_near(distances: dict[str, Distance], factor: float) -> None:
+    for part in range(2):
+        alone = {site: Distance(found[part], 0.0) for site, found in distances.items()}
+        assert judged(alone, factor).keys() <= judged(distances, factor).keys()
+    assert len(judged(distances, factor)) <= len(distances)

@@ -26,7 +26,7 @@ def bits(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.dtype, tuple
 def test_a_private_state_comes_back_bit_for_bit(own: PrivateState, tmp_path: Path) -> None:
     file = save_private(tmp_path, "a", 4, own)
     assert file.rounds_done == 4
-    assert private_path(tmp_path, "a", 4) == tmp_path / "a" / "private-4.safetensors"
+    assert private_path(tmp_path, "a", 4) == tmp_path / "sites" / "a" / "private-4.safetensors"
     back = load_private(tmp_path, "a", file)
     assert (bits(back.model), bits(back.optimizer)) == (bits(own.model), bits(own.optimizer))
 

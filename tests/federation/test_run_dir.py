@@ -107,9 +107,9 @@ def remove_and(make: Callable[[Path], object]) -> Callable[[Path], None]:
         (lambda path: path.write_bytes(path.read_bytes().replace(b'"x"', b'"\xf8"')), "damaged.*utf-8"),
         (lambda path: path.write_bytes(path.read_bytes().replace(b"methods", b"mathods")), "damaged.*mathods"),
         (lambda path: path.write_bytes(b"\0" * 60), "damaged"),
-        (remove_and(Path.mkdir), "is no file"),
-        (remove_and(os.mkfifo), "is no file"),
-        (remove_and(lambda path: path.symlink_to("nowhere")), "is no file"),
+        (remove_and(Path.mkdir), "is not a file"),
+        (remove_and(os.mkfifo), "is not a file"),
+        (remove_and(lambda path: path.symlink_to("nowhere")), "cannot be read"),
     ],
 )
 def test_a_damaged_copy_is_named_with_what_to_do_and_a_restart_helps(

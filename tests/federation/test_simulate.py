@@ -43,7 +43,9 @@ def federate(
     rows: list[RoundRow] = []
     store = Store(folder, "key")
     begin = start or initial_state(models, sharing, store)
-    end = simulate(sites, models, replace(plan, sharing=sharing), begin, store, Watch(rows.extend))
+    end = simulate(
+        sites, models, replace(plan, sharing=sharing), begin, store, Watch(lambda new, repeated: rows.extend(new))
+    )
     return in_memory(end, folder), rows
 
 

@@ -1,5 +1,6 @@
 """Whatever becomes of the files between two rounds, a run goes on from a state that it was really in."""
 
+import errno
 import logging
 import os
 import re
@@ -12,7 +13,7 @@ import torch
 
 from polyhead.errors import RunError
 from polyhead.federation import simulate as simulate_module
-from polyhead.federation.private_state import PrivateState, save_private
+from polyhead.federation.private_state import PrivateState, load_private, private_path, save_private
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.simulate import Watch
 from polyhead.federation.site import site_round
@@ -20,7 +21,7 @@ from polyhead.federation.snapshot import (
     KEPT,
     Snapshot,
     Store,
-    best_snapshot,
+    load_shared,
     load_snapshot,
     remove_snapshots,
     save_snapshot,
@@ -30,9 +31,10 @@ from tests.federation.three_sites import (
     Part,
     by_hand,
     differences,
+    far,
     federate,
-    in_memory,
     plan_for,
+    spoiling,
     stub_by_hand,
     stub_federate,
     stub_round,
@@ -54,7 +56,7 @@ def files(folder: Path) -> set[str]:
 def named(rounds: int, private: Any = None) -> set[str]:
     """Give the files of a snapshot."""
     own = private or dict.fromkeys(SITES, rounds)
-    of_sites = {f"{site}/private-{since}.safetensors" for site, since in own.items()}
+    of_sites = {f"sites/{site}/private-{since}.safetensors" for site, since in own.items()}
     return {f"round-{rounds}.json", f"shared-{rounds}.safetensors", *of_sites}
 
 
@@ -75,41 +77,85 @@ def test_the_last_two_are_kept_and_nothing_else(tmp_path: Path) -> None:
     assert files(tmp_path) == named(ROUNDS - 1) | named(ROUNDS)
 
 
-def test_the_best_is_kept_beside_them(tmp_path: Path) -> None:
-    scores = iter([0.5, 0.7, 0.6, 0.7, 0.1])
-    plan = plan_for(rounds=ROUNDS, validate_every=1)
-    per_round: dict[str, float | None] = {}
-
-    def validate(model: Any, site: Any) -> float | None:
-        if site.name == SITES[0]:
-            per_round.update(dict.fromkeys(SITES, next(scores)))
-        return per_round[site.name]
-
-    stub_federate(tmp_path, plan, validate=validate)
-    assert files(tmp_path) == named(2) | named(ROUNDS - 1) | named(ROUNDS)
-    best = best_snapshot(Store(tmp_path, KEY), SITES)
-    # Of two that are equal the earlier.
-    assert (best.rounds_done, best.validation) == (2, pytest.approx(0.7))
-    assert differences(in_memory(best, tmp_path), stub_by_hand(plan_for(rounds=2))) == []
+SCORES: dict[str, list[float | None]] = {
+    "000": [0.5, 0.7, 0.6, 0.7, 0.1],  # of two that are equal the earlier
+    "001": [None, None, None, None, None],  # no AUROC
+    "002": [0.6, 0.5, 0.4, None, 0.2],
+}
+BEST = {"000": 2, "002": 1}
 
 
-def test_the_best_is_the_first_with_the_highest_validation(tmp_path: Path) -> None:
-    store = Store(tmp_path, KEY)
-    own = PrivateState({"head.weight": torch.zeros(1)})
-    for rounds, validation in enumerate([None, 0.2, 0.9, None, 0.9, 0.3, 0.0, None]):
-        private = {"a": save_private(tmp_path, "a", rounds, own)}
-        save_snapshot(Snapshot(rounds, {}, private, validation), store)
-    assert best_snapshot(store, ["a"]).rounds_done == 2
-    assert sorted(path.name for path in tmp_path.glob("round-*")) == ["round-2.json", "round-6.json", "round-7.json"]
-    last = load_snapshot(store, ["a"])
-    assert last is not None
-    assert last.rounds_done == 7
+def by_script(model: Any, site: Any) -> float | None:
+    """Give a site's score of the round whose state was loaded: its counter tells."""
+    return SCORES[site.name][int(model.loaded["backbone.n"]) - 1]
 
 
-def test_without_validation_there_is_no_best(tmp_path: Path) -> None:
-    stub_federate(tmp_path, plan_for(rounds=1))
-    with pytest.raises(RunError, match=r"none is the best\. Set select = 'last'"):
-        best_snapshot(Store(tmp_path, KEY), SITES)
+def of_best(rounds: int, site: str) -> set[str]:
+    return {f"shared-{rounds}.safetensors", f"sites/{site}/private-{rounds}.safetensors"}
+
+
+def test_each_sites_best_state_is_kept_beside_them(tmp_path: Path) -> None:
+    plan = plan_for(rounds=ROUNDS, validate_every=1, select="best")
+    stub_federate(tmp_path, plan, validate=by_script)
+    best = {name for site, rounds in BEST.items() for name in of_best(rounds, site)}
+    assert files(tmp_path) == named(ROUNDS - 1) | named(ROUNDS) | best
+    found = load_snapshot(Store(tmp_path, KEY), SITES)
+    assert found is not None
+    assert {site: (one.rounds_done, one.auroc) for site, one in found.best.items()} == {
+        "000": (2, 0.7),
+        "002": (1, 0.6),
+    }
+    for site, one in found.best.items():
+        expected = stub_by_hand(plan_for(rounds=one.rounds_done))
+        shared = load_shared(Store(tmp_path, KEY), one.rounds_done, one.shared)
+        assert all(torch.equal(shared[name], expected.shared[name]) for name in expected.shared)
+        own = load_private(tmp_path, site, one.private).model
+        assert torch.equal(own["head.weight"], expected.private[site].model["head.weight"])
+
+
+def test_who_does_not_ask_for_the_best_keeps_none(tmp_path: Path) -> None:
+    stub_federate(tmp_path, plan_for(rounds=ROUNDS, validate_every=1), validate=by_script)
+    assert files(tmp_path) == named(ROUNDS - 1) | named(ROUNDS)
+
+
+def test_a_round_that_falls_away_gives_the_best_back_that_was_before_it(tmp_path: Path) -> None:
+    """Round 2 becomes the best of a site; then its file is damaged, and the one that was best until then is needed."""
+    plan = plan_for(rounds=2, validate_every=1, select="best")
+    stub_federate(tmp_path, plan, validate=by_script)
+    DAMAGE["half"](tmp_path / "shared-2.safetensors")
+    found = load_snapshot(Store(tmp_path, KEY), SITES)
+    assert found is not None
+    assert found.rounds_done == 1
+    assert {site: one.rounds_done for site, one in found.best.items()} == {"000": 1, "002": 1}
+    end, _ = stub_federate(tmp_path, plan_for(rounds=ROUNDS, validate_every=1, select="best"), validate=by_script)
+    assert differences(end, stub_by_hand(plan_for(rounds=ROUNDS))) == []
+    again = load_snapshot(Store(tmp_path, KEY), SITES)
+    assert again is not None
+    assert {site: one.rounds_done for site, one in again.best.items()} == BEST
+
+
+@pytest.mark.parametrize("file", sorted(name for site, rounds in BEST.items() for name in of_best(rounds, site)))
+def test_a_best_state_that_is_damaged_is_never_replaced_by_another(file: str, tmp_path: Path) -> None:
+    """Both last snapshots need it: there is none to go back to, and that is said."""
+    plan = plan_for(rounds=ROUNDS, validate_every=1, select="best")
+    stub_federate(tmp_path, plan, validate=by_script)
+    DAMAGE["bit in the middle"](tmp_path / file)
+    before = files(tmp_path)
+    with pytest.raises(RunError, match=r"none of the states after 5 and 4 rounds can be used"):
+        load_snapshot(Store(tmp_path, KEY), SITES)
+    assert files(tmp_path) == before
+
+
+def test_what_is_usual_is_kept_for_a_round_that_cannot_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site is away from round 2 on, across an interruption; then a second one lies and would be one of two."""
+    lie = spoiling({(3, "002")}, far, absent_from(2))
+    monkeypatch.setattr(simulate_module, "site_round", lie)
+    stub_federate(tmp_path, plan_for(rounds=3, min_sites=1))
+    end, rows = stub_federate(tmp_path, plan_for(rounds=ROUNDS, min_sites=1))
+    away = {*((round_, "001") for round_ in range(2, ROUNDS)), (3, "002")}
+    assert differences(end, stub_by_hand(plan_for(rounds=ROUNDS), away)) == []
+    (status,) = [row.status for row in rows if (row.round, row.site) == (3, "002")]
+    assert "times the median distance of the last round with three updates" in status
 
 
 def test_validation_takes_place_where_the_study_says_and_after_the_last_round(tmp_path: Path) -> None:
@@ -120,7 +166,6 @@ def test_validation_takes_place_where_the_study_says_and_after_the_last_round(tm
     # Blank for a site without an AUROC, whose blank is in no mean.
     values = [None, 0.25, 0.5]
     assert measured == {0: [None] * 3, 1: values, 2: [None] * 3, 3: values, 4: values}
-    assert best_snapshot(Store(tmp_path, KEY), SITES).validation == 0.375
 
 
 def test_a_site_left_out_keeps_its_older_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +214,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "pipe": _pipe,
     "removed": lambda path: path.unlink(),
 }
-KINDS = ("round-3.json", "shared-3.safetensors", "001/private-3.safetensors")
+KINDS = ("round-3.json", "shared-3.safetensors", "sites/001/private-3.safetensors")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -187,16 +232,19 @@ def test_a_damaged_file_costs_a_round_and_nothing_else(
         assert told == []
     else:
         assert len(told) == 1
-        assert re.match("the snapshot after round 3 cannot be used; going back", told[0])
+        assert re.match("the state after 3 rounds cannot be used; going back", told[0])
         assert str(tmp_path / kind) in told[0]
-    assert files(tmp_path) == named(ROUNDS - 1) | named(ROUNDS)
+    aside = {"round-3.json.damaged"} if told else set()
+    assert files(tmp_path) == named(ROUNDS - 1) | named(ROUNDS) | aside
+    remove_snapshots(Store(tmp_path, KEY))
+    assert files(tmp_path) == set()
 
 
-@pytest.mark.parametrize("kind", ["round-2.json", "shared-2.safetensors", "b/private-2.safetensors"])
+@pytest.mark.parametrize("kind", ["round-2.json", "shared-2.safetensors", "sites/b/private-2.safetensors"])
 def test_sites_that_train_go_back_a_round_too(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulate_module, "site_round", site_round)
 
-    def stop(rows: list[RoundRow]) -> None:
+    def stop(rows: list[RoundRow], repeated: bool) -> None:
         if rows[0].round == 2:
             raise KeyboardInterrupt
 
@@ -209,23 +257,67 @@ def test_sites_that_train_go_back_a_round_too(kind: str, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_if_all_are_damaged_it_begins_anew(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_if_all_are_damaged_nothing_is_removed_and_it_says_what_to_do(kind: str, tmp_path: Path) -> None:
+    """Days of training may lie here; to throw them away is for a person to say."""
     stub_federate(tmp_path, plan_for(rounds=3))
+    whole = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
     for rounds in (2, 3):
         DAMAGE["half"](tmp_path / kind.replace("3", str(rounds)))
-    # A round was under way, too.
-    (tmp_path / "round").mkdir()
-    (tmp_path / "round" / "000000.update").write_bytes(b"left")
-    assert load_snapshot(Store(tmp_path, KEY), SITES) is None
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 3
-    assert re.search("none of its snapshots can be used; this federation begins anew", told[-1])
-    remove_snapshots(Store(tmp_path, KEY))
-    assert files(tmp_path) <= {"round/000000.update"}
+    for _ in range(2):
+        with pytest.raises(
+            RunError, match=r"none of the states after 3 and 2 rounds can be used .* Nothing was removed"
+        ):
+            stub_federate(tmp_path, plan_for(rounds=ROUNDS))
+        assert files(tmp_path) == whole.keys()
+    # Restored, it goes on as if nothing had been.
+    for name, content in whole.items():
+        (tmp_path / name).write_bytes(content)
     end, rows = stub_federate(tmp_path, plan_for(rounds=ROUNDS))
     assert differences(end, stub_by_hand(plan_for(rounds=ROUNDS))) == []
-    assert {row.round for row in rows} == set(range(ROUNDS))
-    assert files(tmp_path) == named(ROUNDS - 1) | named(ROUNDS)
+    assert {row.round for row in rows} == {3, 4}
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_cannot_be_read_for_the_moment_costs_nothing(
+    kind: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub_federate(tmp_path, plan_for(rounds=3))
+    before = files(tmp_path)
+    real = os.open
+
+    def fails(path: Any, *about: Any, **more: Any) -> int:
+        if str(path) == str(tmp_path / kind):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *about, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        told = rf"{re.escape(kind)}: cannot be read .*Nothing was changed.*same command again"
+        with pytest.raises(RunError, match=told):
+            stub_federate(tmp_path, plan_for(rounds=ROUNDS))
+    assert files(tmp_path) == before
+    end, rows = stub_federate(tmp_path, plan_for(rounds=ROUNDS))
+    assert differences(end, stub_by_hand(plan_for(rounds=ROUNDS))) == []
+    assert {row.round for row in rows} == {3, 4}
+
+
+def test_sites_may_be_called_like_files_of_the_store(tmp_path: Path) -> None:
+    names = ["round", "done.json", "round-1.json", "shared-1.safetensors", "sites", "private-1.safetensors"]
+    store = Store(tmp_path, KEY)
+    own = PrivateState({"head.weight": torch.arange(3.0)})
+    private = {name: save_private(tmp_path, name, 1, own) for name in names}
+    save_snapshot(Snapshot(1, {"w": torch.zeros(1)}, private), store)
+    found = load_snapshot(store, names)
+    assert found is not None
+    assert [load_private(tmp_path, name, found.private[name]).model["head.weight"].sum() for name in names] == [3] * 6
+    remove_snapshots(store)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_private_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    save_private(tmp_path, "a", 1, PrivateState({"head.weight": torch.zeros(1)}))
+    assert private_path(tmp_path, "a", 1).stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize(
@@ -241,7 +333,8 @@ def test_a_snapshot_of_something_else_is_not_used(
     key: str, sites: tuple[str, ...], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stub_federate(tmp_path, plan_for(rounds=1))
-    assert load_snapshot(Store(tmp_path, key), sites) is None
+    with pytest.raises(RunError, match="none of the states after 1 and 0 rounds can be used"):
+        load_snapshot(Store(tmp_path, key), sites)
     assert reason in caplog.text
 
 

@@ -53,7 +53,7 @@ def federate(folder: Path, plan: Plan, watch: Watch | None = None) -> tuple[Stat
     if start is None:
         start = initial_state(models, plan.sharing, store)
         save_snapshot(start, store)
-    end = simulate(sites, models, plan, start, store, watch or Watch(rows.extend))
+    end = simulate(sites, models, plan, start, store, watch or Watch(lambda new, repeated: rows.extend(new)))
     return in_memory(end, folder), rows
 
 
@@ -167,7 +167,7 @@ def stub_federate(
         start = stub_start(sites, store)
         save_snapshot(start, store)
     models: dict[str, Any] = {site.name: _Stateless() for site in sites}
-    end = simulate(sites, models, plan, start, store, Watch(rows.extend, validate=validate))
+    end = simulate(sites, models, plan, start, store, Watch(lambda new, repeated: rows.extend(new), validate=validate))
     return in_memory(end, folder), rows
 
 

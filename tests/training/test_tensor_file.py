@@ -8,7 +8,6 @@ import pickle
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -205,22 +204,9 @@ def test_a_file_larger_than_what_belongs_there_is_refused_unread(tmp_path: Path)
         read_tensors(path, WeightsError, most_bytes=stored.bytes - 1)
 
 
-def make_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_link_to_a_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def make_dangling_link(path: Path) -> None:
-    path.symlink_to(path.parent / "nowhere")
-
-
-@pytest.mark.parametrize("make", [make_pipe, make_link_to_a_device, Path.mkdir, make_dangling_link])
-def test_what_is_no_file_is_refused_at_once(make: Callable[[Path], None], tmp_path: Path) -> None:
-    make(tmp_path / "f")
-    with pytest.raises(RunError, match=r"f: (is not a file|cannot be read \(No such file)"):
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f")
+    with pytest.raises(RunError, match=r"f: is not a file"):
         read_tensors(tmp_path / "f", RunError, most_bytes=MOST)
 
 

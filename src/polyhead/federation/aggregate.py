@@ -16,7 +16,7 @@ from polyhead.config import Federation
 from polyhead.errors import UpdateError
 from polyhead.federation.flat import flatten, unflatten
 from polyhead.federation.means import ReadPiece, coordinate_median, trimmed_mean, weighted_mean
-from polyhead.federation.outliers import finite_distance, too_far
+from polyhead.federation.outliers import Distance, finite_distance, median_distance, too_far
 from polyhead.federation.spool import clear_spool, read_piece, spool_state
 from polyhead.federation.update import SiteUpdate, check_finite, check_update, reason_of, shown
 
@@ -39,12 +39,15 @@ class Aggregate:
         The other sites that sent something, each with the reason.
     clipped
         Those of `counted` whose step was shortened, each with the reason.
+    usual
+        The scale by which distances were judged, for a round to come that has too few updates to have one of its own.
     """
 
     state: dict[str, torch.Tensor]
     counted: tuple[str, ...]
     left_out: dict[str, str]
     clipped: dict[str, str]
+    usual: Distance | None
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class _Sound:
     """An update that passed the checks, without its tensors: they are added up, or on disk, or both."""
 
     update: SiteUpdate
-    distance: float
+    distance: Distance
     read: ReadPiece | None
 
 
@@ -65,6 +68,7 @@ class _Round:
     spool: Path
     number: int | None
     measure: bool
+    usual: Distance | None
     sound: dict[str, _Sound] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -80,6 +84,7 @@ def aggregate(
     spool: Path,
     sites: int,
     expected_round: int | None = None,
+    usual: Distance | None = None,
     sums: dict[str, torch.Tensor] | None = None,
 ) -> Aggregate:
     """Check a round's updates and average those that are sound.
@@ -100,6 +105,8 @@ def aggregate(
         How many sites take part at most; with two or fewer, distances decide nothing.
     expected_round
         The round under way; None if any will do.
+    usual
+        What the last round found usual for a distance; used if this one has two sound updates or fewer.
     sums
         Memory to use again; see `polyhead.federation.means.weighted_mean`.
 
@@ -114,7 +121,7 @@ def aggregate(
         If an update cannot be put on disk.
     """
     measure = federation.distance_rule != "off" and sites > 2 and bool(current)
-    round_ = _Round(current, federation, spool, expected_round, measure)
+    round_ = _Round(current, federation, spool, expected_round, measure, usual)
     sums = {} if sums is None else sums
     clear_spool(spool)
     try:
@@ -146,13 +153,13 @@ def _sound_updates(updates: Iterable[SiteUpdate], round_: _Round) -> Iterator[Si
         yield update
 
 
-def _check(update: SiteUpdate, round_: _Round) -> float:
+def _check(update: SiteUpdate, round_: _Round) -> Distance:
     """Return the update's distance from the current backbone; 0 if it decides nothing."""
     check_update(update, round_.current, round_.number)
     if round_.measure:
         return finite_distance(update, round_.current)
     check_finite(update)
-    return 0.0
+    return Distance(0.0, 0.0)
 
 
 def _keep(update: SiteUpdate, round_: _Round) -> ReadPiece:
@@ -164,10 +171,12 @@ def _conclude(round_: _Round, mean: dict[str, torch.Tensor] | None, sums: dict[s
     """Judge the distances, now that all are known; average again if they changed anything."""
     factor = round_.federation.distance_factor
     distances = {name: sound.distance for name, sound in round_.sound.items()}
-    far = too_far(distances, factor) if round_.measure else {}
+    usual = (median_distance(distances.values()) or round_.usual) if round_.measure else None
+    far = too_far(distances, usual, factor)
     counted, clipped = dict(round_.sound), {}
+    of_round = "of the round" if len(distances) > 2 else "of the last round with three updates"
     for name, medians in far.items():
-        reason = f"too far: {_number(medians)} times the median distance of the round (allowed: {factor:g})"
+        reason = f"too far: {_number(medians)} times the median distance {of_round} (allowed: {factor:g})"
         if round_.federation.distance_rule == "clip":
             clipped[name] = reason
             counted[name] = _clip(counted[name], round_.current, factor / medians)
@@ -175,7 +184,7 @@ def _conclude(round_: _Round, mean: dict[str, torch.Tensor] | None, sums: dict[s
             _leave_out(round_, counted.pop(name).update, reason)
     if mean is None or far:
         mean = _average_again(list(counted.values()), round_, sums)
-    return Aggregate(mean, tuple(counted), round_.left_out, clipped)
+    return Aggregate(mean, tuple(counted), round_.left_out, clipped, usual)
 
 
 def _average_again(counted: Sequence[_Sound], round_: _Round, sums: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -213,9 +222,8 @@ def _clip(sound: _Sound, current: Mapping[str, torch.Tensor], share: float) -> _
 
 
 def _leave_out(round_: _Round, update: SiteUpdate, reason: str) -> None:
-    round_.left_out[_name(update)] = reason
     # The caller tells people, once for a site that is left out of every round.
-    _log.info("site %s, round %s: left out: %s", _name(update), shown(update.round), reason)
+    round_.left_out[_name(update)] = reason
 
 
 def _name(update: SiteUpdate) -> str:

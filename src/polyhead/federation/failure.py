@@ -7,7 +7,7 @@ import errno
 
 import torch
 
-from polyhead.errors import CacheError, ImageError, PolyheadError, UpdateError
+from polyhead.errors import CacheError, DiskError, ImageError, PolyheadError, RunError, UpdateError
 
 __all__ = ["describe_failure"]
 
@@ -19,6 +19,10 @@ def describe_failure(problem: Exception) -> str:
         return str(problem)
     if isinstance(problem, ImageError | CacheError):
         return "an image or the pixel cache cannot be read. Run `polyhead check` at the site."
+    if isinstance(problem, DiskError):
+        return "the disk at the site is full, or cannot be written. The site's run.log says what it needs."
+    if isinstance(problem, RunError):
+        return "a file that the site keeps between rounds is missing or damaged. The site's run.log names it."
     if _is_out_of_memory(problem):
         return "not enough memory. Lower training.batch_size or model.image_size, or end what else runs there."
     if isinstance(problem, OSError):

@@ -4,26 +4,46 @@ A site whose training broke down, or that means harm, sends an update far from t
 far is too far depends on model, learning rate and round; the sites themselves say it: most of them train in earnest, so
 the median of their distances is the scale of the round.
 
-Of one or two updates none can be told to be the odd one, so nobody is.
+Weights and BatchNorm's statistics are measured apart: the statistics move much further in a round, so that in a common
+distance weights could be anything.
+
+Of one or two updates none can be told to be the odd one. In a round that has no more, because others failed, the scale
+is that of the last round that had; in a federation of two there is none.
 """
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import torch
 
 from polyhead.federation.flat import flatten
-from polyhead.federation.update import SiteUpdate, refused, shown
+from polyhead.federation.update import SiteUpdate, is_statistic, refused, shown
 
-__all__ = ["distance", "finite_distance", "too_far"]
+__all__ = ["Distance", "distance", "finite_distance", "median_distance", "too_far"]
 
 # Values that are looked at together: they, and their squares in float64, stay in the processor's cache.
 _PIECE = 2**16
 
 
-def distance(state: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor]) -> float:
-    """Return the Euclidean distance of two states over all floating entries, BatchNorm's statistics included.
+class Distance(NamedTuple):
+    """Euclidean distances of two states; at least 0, rounded to nine digits.
+
+    Attributes
+    ----------
+    weights
+        Over all floating entries but the following.
+    statistics
+        Over BatchNorm's running means and variances; 0 where none are shared.
+    """
+
+    weights: float
+    statistics: float
+
+
+def distance(state: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor]) -> Distance:
+    """Return how far two states are from each other.
 
     Parameters
     ----------
@@ -33,15 +53,21 @@ def distance(state: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tens
 
     Returns
     -------
-    float
-        At least 0; not finite if an entry is not, or if the distance overflows. Rounded to nine digits, so that how
-        tensors lie in memory decides nothing.
+    Distance
+        Not finite if an entry is not, or if it overflows. Rounded, so that how tensors lie in memory decides nothing.
     """
-    squares = sum(_squares(state[name], current[name]) for name in sorted(current) if current[name].is_floating_point())
-    return float(f"{math.sqrt(squares):.9g}")
+    weights = moments = 0.0
+    for name in sorted(current):
+        if current[name].is_floating_point():
+            squares = _squares(state[name], current[name])
+            if is_statistic(name):
+                moments += squares
+            else:
+                weights += squares
+    return Distance(_root(weights), _root(moments))
 
 
-def finite_distance(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> float:
+def finite_distance(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> Distance:
     """Return the distance of an update, else checked, from the backbone it started from.
 
     One pass over the values measures it and tells whether all are finite.
@@ -52,7 +78,7 @@ def finite_distance(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> 
         Naming the site and the entry that is not finite; or that the distance is not.
     """
     found = distance(update.state, current)
-    if math.isfinite(found):
+    if all(map(math.isfinite, found)):
         return found
     for name, tensor in sorted(update.state.items()):
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -60,28 +86,42 @@ def finite_distance(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> 
     raise refused(update, "too far: the distance from the current backbone is not finite. Lower the learning rate.")
 
 
-def too_far(distances: Mapping[str, float], factor: float) -> dict[str, float]:
+def median_distance(distances: Collection[Distance]) -> Distance | None:
+    """Return the scale of a round: the median of each distance, over its sound updates; None for two or fewer."""
+    if len(distances) <= 2:
+        return None
+    return Distance(*map(statistics.median, zip(*distances, strict=True)))
+
+
+def too_far(distances: Mapping[str, Distance], scale: Distance | None, factor: float) -> dict[str, float]:
     """Find the updates that lie too far from the current backbone.
 
     Parameters
     ----------
     distances
         Each site's finite distance, of the updates of one round that are otherwise sound.
+    scale
+        What a distance usually is; None: nobody is too far. A part of it that is 0 tells nothing: most did not move.
     factor
-        The largest distance allowed, in medians of `distances`; above 1.
+        The largest distance allowed, in units of `scale`; above 1.
 
     Returns
     -------
     dict
-        For each site beyond it, its distance in medians. Empty for two sites or fewer, and if the median is 0: most did
-        not move, which gives no scale.
+        For each site beyond it, its distance in units of `scale`: the larger of the two.
     """
-    if len(distances) <= 2:
+    if scale is None:
         return {}
-    median = statistics.median(distances.values())
-    if median == 0:
-        return {}
-    return {site: found / median for site, found in distances.items() if found > factor * median}
+    found = {site: _relative(distance, scale) for site, distance in distances.items()}
+    return {site: relative for site, relative in found.items() if relative > factor}
+
+
+def _relative(distance: Distance, scale: Distance) -> float:
+    return max((part / usual for part, usual in zip(distance, scale, strict=True) if usual > 0), default=0.0)
+
+
+def _root(squares: float) -> float:
+    return float(f"{math.sqrt(squares):.9g}")
 
 
 def _squares(tensor: torch.Tensor, start: torch.Tensor) -> float:

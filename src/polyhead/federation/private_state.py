@@ -1,7 +1,7 @@
-"""What a site keeps for itself between rounds, on its own disk: ``SITE/private-R.safetensors`` after round R.
+"""What a site keeps for itself between rounds, on its own disk.
 
-The file of a round that counted is never changed, only followed by the next one, so a site whose round did not count
-goes on from the one before.
+``sites/SITE/private-R.safetensors`` is its state after R rounds. The file of a round that counted is never changed,
+only followed by the next one, so a site whose round did not count goes on from the one before.
 """
 
 from collections.abc import Mapping
@@ -49,7 +49,8 @@ class PrivateFile:
 
 def private_path(folder: Path, site: str, rounds_done: int) -> Path:
     """Return where a site's private state lies after so many rounds."""
-    return folder / site / f"private-{rounds_done}.safetensors"
+    # A folder of their own: a site may be called anything, `round-1.json` too.
+    return folder / "sites" / site / f"private-{rounds_done}.safetensors"
 
 
 def save_private(folder: Path, site: str, rounds_done: int, private: PrivateState) -> PrivateFile:
@@ -67,7 +68,7 @@ def save_private(folder: Path, site: str, rounds_done: int, private: PrivateStat
             tensors[f"{_LAST}{name}"] = tensor.permute(0, 2, 3, 1)
         else:
             tensors[f"optimizer/{name}"] = tensor
-    return PrivateFile(rounds_done, write_tensors(private_path(folder, site, rounds_done), tensors))
+    return PrivateFile(rounds_done, write_tensors(private_path(folder, site, rounds_done), tensors, mode=0o600))
 
 
 def load_private(folder: Path, site: str, file: PrivateFile) -> PrivateState:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from polyhead.atomic import append_durably, write_atomically
 from polyhead.errors import RunError
+from polyhead.limited_file import read_limited
 from polyhead.printable import printable
 
 __all__ = ["RoundRow", "append_rounds", "mend_rounds", "trim_rounds"]
 
-
 _log = logging.getLogger(__name__)
+_MOST_BYTES = 2**30  # some ten million rows
+_REMEDY = "Remove the file: what it told of earlier rounds is lost, results are not. Then give the same command again."
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,9 @@ def _writer() -> tuple[io.StringIO, "csv.DictWriter[str]"]:
 
 def _read(file: Path) -> list[dict[str, str]]:
     """Return the rows of the file but one that was cut off, each a text for every column."""
+    raw = read_limited(file, RunError, _MOST_BYTES, _REMEDY)
     reader, rows = csv.reader(()), []
     try:
-        # Opening a pipe could wait for ever.
-        if not file.is_file():
-            raise ValueError("it is no file")
-        raw = file.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1].decode("utf-8-sig")
         if "\0" in whole:
             raise ValueError("it holds bytes of no text")
@@ -137,12 +136,9 @@ def _read(file: Path) -> list[dict[str, str]]:
             raise ValueError("it has other columns")
         for values in reader:
             rows.append(_checked(header, values))
-    except (OSError, ValueError, csv.Error) as problem:
+    except (ValueError, csv.Error) as problem:
         where = f", line {reader.line_num}" if reader.line_num else ""
-        raise RunError(
-            f"{file}{where}: is damaged ({problem}). Remove the file: what it told of earlier rounds "
-            "is lost, results are not. Then give the same command again."
-        ) from problem
+        raise RunError(f"{file}{where}: is damaged ({problem}). {_REMEDY}") from problem
     return rows
 
 

@@ -30,16 +30,19 @@ from pathlib import Path
 from polyhead.atomic import remove_leftovers, write_atomically
 from polyhead.errors import RunError, StudyError
 from polyhead.federation.run_lock import locked, signed
+from polyhead.limited_file import read_limited
 from polyhead.study_file import changed_settings, load_study, parse_study
 
 __all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "refuse_folders", "state_folder"]
 
 _MOST_NAMED = 5
+_MOST_STUDY_BYTES = 2**24
 _FILES = (
     *("environment.json", "inputs.json", "sources.json", "sites.csv", "rounds.csv"),
     *("metrics.csv", "comparisons.csv", "report.html"),
 )
 _REMEDY = "Choose another --out, or begin anew with --restart, which keeps this run beside the new one."
+_PUT_BACK = f"Put a copy of the study file that the run began with in its place. {_REMEDY}"
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _claim(run: Path, study_file: Path) -> bool:
     _check_writable(run)
     refuse_folders(run / name for name in _FILES)
     remove_leftovers(run)
-    study, copy = study_file.read_bytes(), run / "study.toml"
+    study, copy = read_limited(study_file, StudyError, _MOST_STUDY_BYTES), run / "study.toml"
     if not os.path.lexists(copy):
         write_atomically(copy, study)
         return False
@@ -183,13 +186,7 @@ def _check_writable(run: Path) -> None:
 
 
 def _read_copy(copy: Path) -> bytes:
-    try:
-        # Opening a pipe could wait for ever.
-        if not copy.is_file():
-            raise RunError(f"{copy}: is no file. Remove it, or choose another --out.")
-        return copy.read_bytes()
-    except OSError as problem:
-        raise RunError(f"{copy}: cannot be read ({problem.strerror}). {_REMEDY}") from problem
+    return read_limited(copy, RunError, _MOST_STUDY_BYTES, _PUT_BACK)
 
 
 def _check_same(run: Path, study_file: Path) -> None:
@@ -200,8 +197,7 @@ def _check_same(run: Path, study_file: Path) -> None:
     except (StudyError, UnicodeDecodeError) as problem:
         raise RunError(
             # Of a list of faults the first is enough: the copy is not to be mended by hand.
-            f"{copy}: the run's own copy of its study is damaged. {str(problem).splitlines()[0]} "
-            f"Copy the study file that the run began with over it. {_REMEDY}"
+            f"{copy}: the run's own copy of its study is damaged. {str(problem).splitlines()[0]} {_PUT_BACK}"
         ) from problem
     if changed := changed_settings(old, load_study(study_file)):
         more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""

@@ -15,7 +15,7 @@ from polyhead.federation.private_state import PrivateFile, PrivateState, load_pr
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.site import Plan, Site, site_round
 from polyhead.federation.snapshot import Snapshot, Store, save_snapshot
-from polyhead.federation.update import SiteUpdate
+from polyhead.federation.update import SiteUpdate, is_finite
 from polyhead.training.model import SiteModel, load_state
 
 __all__ = ["Watch", "simulate"]
@@ -30,14 +30,14 @@ class Watch:
     Attributes
     ----------
     on_round
-        Gets the rows of a round, before its snapshot is written; of a round that is repeated, those of each attempt.
+        Gets the rows of a round, before its snapshot is written; and whether it is repeated, having had too few sites.
     on_step
         Called after each optimizer step. KeyboardInterrupt and SystemExit raised by it end the federation there.
     validate
         Returns the mean AUROC of a site's model on its validation images; None if it has no AUROC.
     """
 
-    on_round: Callable[[list[RoundRow]], None]
+    on_round: Callable[[list[RoundRow], bool], None]
     on_step: Callable[[], None] | None = None
     validate: Callable[[SiteModel, Site], float | None] | None = None
 
@@ -101,13 +101,11 @@ def simulate(
         attempt = _round(loop, round_, state)
         counted = {site: attempt.private[site] for site in attempt.mean.counted}
         # Who was left out goes on from where it was before: as if it had not taken part.
-        state = Snapshot(round_ + 1, attempt.mean.state, {**state.private, **counted})
+        private = {**state.private, **counted}
+        state = Snapshot(round_ + 1, attempt.mean.state, private, state.best, attempt.mean.usual)
         scores = _validate(loop, state)
-        rows = [replace(row, validation=scores.get(site)) for site, row in attempt.rows.items()]
-        known = [score for score in scores.values() if score is not None]
-        state = replace(state, validation=math.fsum(known) / len(known) if known else None)
-        watch.on_round(rows)
-        save_snapshot(state, store)
+        watch.on_round([replace(row, validation=scores.get(site)) for site, row in attempt.rows.items()], False)
+        state = save_snapshot(state, store, scores if plan.federation.select == "best" else None)
     return state
 
 
@@ -123,7 +121,7 @@ def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
             return attempt
         status = f"repeated: {counted} of {len(loop.sites)} sites"
         loop.watch.on_round(
-            [replace(r, status=status) if s in attempt.mean.counted else r for s, r in attempt.rows.items()]
+            [replace(r, status=status) if s in attempt.mean.counted else r for s, r in attempt.rows.items()], True
         )
         _log.warning("round %d, attempt %d of %d: %d sites of %d needed.", round_, number, most, counted, wanted)
     by_default = "" if loop.plan.federation.min_sites else " (by default half of those that train)"
@@ -139,8 +137,16 @@ def _attempt(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
     rows: dict[str, RoundRow] = {}
     private: dict[str, PrivateFile] = {}
     updates = _updates(loop, round_, state, rows, private)
-    spool = loop.store.folder / "round"
-    mean = aggregate(updates, state.shared, loop.plan.federation, spool, len(loop.sites), round_, loop.sums)
+    mean = aggregate(
+        updates,
+        state.shared,
+        loop.plan.federation,
+        loop.store.folder / "round",
+        sites=len(loop.sites),
+        expected_round=round_,
+        usual=state.usual,
+        sums=loop.sums,
+    )
     for site, reason in mean.left_out.items():
         rows[site] = replace(rows[site], status=f"left out: {reason}")
     for site, reason in mean.clipped.items():
@@ -168,7 +174,8 @@ def _updates(
             continue
         private[site.name] = save_private(loop.store.folder, site.name, round_ + 1, own)
         seconds = time.monotonic() - began
-        rows[site.name] = RoundRow(round_, site.name, _number(update.loss), seconds, _bytes(update.state), down, status)
+        loss = float(update.loss) if is_finite(update.loss) else math.nan
+        rows[site.name] = RoundRow(round_, site.name, loss, seconds, _bytes(update.state), down, status)
         yield update
 
 
@@ -197,29 +204,22 @@ def _tell(loop: _Loop, row: RoundRow) -> None:
     _log.log(level, "round %d, site %s: %s", row.round, row.site, row.status)
 
 
-def _validate(loop: _Loop, state: Snapshot) -> dict[str, float | None]:
-    """Measure each site's AUROC on its validation images under a new state; empty in rounds without validation."""
+def _validate(loop: _Loop, state: Snapshot) -> dict[str, float]:
+    """Measure sites' AUROCs on their validation images under a new state; empty in rounds without validation."""
     every, last = loop.plan.federation.validate_every, loop.plan.federation.rounds
     if not (every and loop.watch.validate and (state.rounds_done % every == 0 or state.rounds_done == last)):
         return {}
-    scores: dict[str, float | None] = {}
+    scores: dict[str, float] = {}
     for site in loop.sites:
         own = load_private(loop.store.folder, site.name, state.private[site.name])
         load_state(loop.models[site.name], {**state.shared, **own.model})
         try:
-            scores[site.name] = loop.watch.validate(loop.models[site.name], site)
+            score = loop.watch.validate(loop.models[site.name], site)
         except Exception as problem:  # As in training: one site's failure is not the others'.
-            scores[site.name] = None
             _log.warning("after %d rounds, site %s: no validation: %s", state.rounds_done, site.name, problem)
+        else:
+            scores |= {} if score is None else {site.name: score}
     return scores
-
-
-def _number(loss: object) -> float:
-    """Return a loss for the table; NaN for what is none."""
-    try:
-        return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else math.nan
-    except OverflowError:  # An integer beyond every float.
-        return math.nan
 
 
 def _bytes(state: object) -> int:

@@ -1,38 +1,45 @@
 """The state of a federation on disk, so that an interrupted run goes on where it was.
 
-=============================  ====================================================================================
-``SITE/private-R.safetensors``  each site's private state after round R
-``shared-R.safetensors``        the shared entries after round R
-``round-R.json``                the manifest: size and hash of each of these files. Written last
-=============================  ====================================================================================
+===================================  ==============================================================================
+``sites/SITE/private-R.safetensors``  each site's private state after R rounds
+``shared-R.safetensors``              the shared entries after R rounds
+``round-R.json``                      the manifest: size and hash of each of these files. Written last
+===================================  ==============================================================================
 
 Every file is flushed to disk and renamed into place before the manifest that names it, so a snapshot whose manifest is
 there is whole, or it was damaged later, which its hashes tell; the manifest has one of itself. The last two snapshots
-and the best by validation are kept: a damaged one is not the end.
+are kept, and with them the states that were best by validation: a damaged one is not the end.
 """
 
-import hashlib
-import json
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
-from polyhead.federation.private_state import PrivateFile, private_path
-from polyhead.training.tensor_file import Stored, check_stored, limited_file, read_tensors, write_tensors
+from polyhead.federation.outliers import Distance
+from polyhead.federation.private_state import PrivateFile
+from polyhead.federation.snapshot_manifest import (
+    Best,
+    Manifest,
+    manifest_path,
+    manifest_rounds,
+    read_manifest,
+    shared_path,
+    stored_files,
+    write_manifest,
+)
+from polyhead.limited_file import limited_file
+from polyhead.training.tensor_file import Stored, check_stored, read_tensors, write_tensors
 
 __all__ = [
     "KEPT",
     "Snapshot",
     "Store",
-    "best_snapshot",
+    "load_shared",
     "load_snapshot",
     "remove_snapshots",
     "save_snapshot",
@@ -40,10 +47,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_MOST_BYTES = 2**20
 
 KEPT = 2
-"""How many of the last snapshots are kept, beside the best."""
+"""How many of the last snapshots are kept."""
 
 
 @dataclass(frozen=True)
@@ -66,192 +72,154 @@ class Snapshot:
         The shared entries of the sites' models.
     private
         Each site's private state, as a file in the store: in memory there is never more than one.
-    validation
-        Mean AUROC of this state over the sites' validation images; None where it was not measured.
+    best
+        By site, the state that is best for it by validation; of no site before `save_snapshot` was told of one.
+    usual
+        How far updates usually lie from the backbone; None before a round had enough to tell.
     """
 
     rounds_done: int
     shared: Mapping[str, torch.Tensor]
     private: Mapping[str, PrivateFile]
-    validation: float | None = None
+    best: Mapping[str, Best] = field(default_factory=dict)
+    usual: Distance | None = None
 
 
-def save_snapshot(snapshot: Snapshot, store: Store) -> None:
+def save_snapshot(snapshot: Snapshot, store: Store, validation: Mapping[str, float] | None = None) -> Snapshot:
     """Write a snapshot, whose private files are there already, and remove what is not kept any longer.
+
+    Parameters
+    ----------
+    validation
+        AUROC of this state on each site's validation images: it becomes the best of the sites where it is highest.
+
+    Returns
+    -------
+    Snapshot
+        With its `best` brought up to date.
 
     Raises
     ------
     DiskError
         If the disk is full; the snapshots before are untouched.
     """
-    shared = write_tensors(_shared_path(store.folder, snapshot.rounds_done), snapshot.shared)
-    manifest = {
-        "key": store.key,
-        "rounds_done": snapshot.rounds_done,
-        "validation": snapshot.validation,
-        "shared": [shared.bytes, shared.sha256],
-        "private": {
-            site: [file.rounds_done, file.stored.bytes, file.stored.sha256] for site, file in snapshot.private.items()
-        },
+    rounds_done = snapshot.rounds_done
+    shared = write_tensors(shared_path(store.folder, rounds_done), snapshot.shared)
+    better = {
+        site: Best(rounds_done, auroc, shared, snapshot.private[site])
+        for site, auroc in (validation or {}).items()
+        if site not in snapshot.best or auroc > snapshot.best[site].auroc
     }
-    text = json.dumps({**manifest, "sha256": _hash_of(manifest)})
-    write_atomically(_manifest_path(store.folder, snapshot.rounds_done), text)
+    saved = replace(snapshot, best={**snapshot.best, **better})
+    manifest = Manifest(store.key, rounds_done, shared, saved.private, saved.best, saved.usual)
+    write_manifest(store.folder, manifest)
     _remove_others(store)
+    return saved
 
 
 def load_snapshot(store: Store, sites: Sequence[str]) -> Snapshot | None:
-    """Return the last good snapshot, or None if there is none; every damaged one is warned about and given up."""
-    found = sorted(_manifests(store.folder), reverse=True)
-    for rounds_done in found:
-        try:
-            return _load(store, rounds_done, sites)
-        except RunError as problem:
-            _log.warning("the snapshot after round %d cannot be used; going back. %s", rounds_done, problem)
-            # Its rounds will be done again, and must not be taken for older than it is.
-            _manifest_path(store.folder, rounds_done).unlink()
-    if found:
-        _log.warning("%s: none of its snapshots can be used; this federation begins anew.", store.folder)
-    return None
+    """Return the last good snapshot; None if there is none at all.
 
-
-def best_snapshot(store: Store, sites: Sequence[str]) -> Snapshot:
-    """Return the snapshot with the highest validation, the earliest of equals.
+    A damaged one is warned about, and its manifest put aside under another name.
 
     Raises
     ------
     RunError
-        If none was validated, or the best is damaged.
+        If all are damaged, or one cannot be read now, though it may be whole. Nothing is removed or changed then.
     """
-    best = _best(_readable(store))
-    if best is None:
-        raise RunError(f"{store.folder}: no state has a validation AUROC, so none is the best. Set select = 'last'.")
-    try:
-        return _load(store, best, sites)
-    except RunError as problem:
+    damaged: list[int] = []
+    for rounds_done in manifest_rounds(store.folder):
+        try:
+            snapshot = _load(store, rounds_done, sites)
+        except RunError as problem:
+            if _may_pass(problem):
+                raise RunError(
+                    f"the state after {rounds_done} rounds cannot be read now. {problem} Nothing was changed. When it "
+                    "can be read, give the same command again; if it never can, remove that file, and the run goes "
+                    "back to the state before it."
+                ) from problem
+            _log.warning("the state after %d rounds cannot be used; going back. %s", rounds_done, problem)
+            damaged.append(rounds_done)
+        else:
+            _put_aside(store, damaged)
+            return snapshot
+    if damaged:
         raise RunError(
-            f"the best state, after round {best}, is damaged. {problem} Or train anew, with --restart."
-        ) from problem
+            f"{store.folder}: none of the states after {' and '.join(map(str, damaged))} rounds can be used (the log "
+            "says why). Nothing was removed. Restore the files; or remove this folder, and what was trained in it is "
+            "trained anew."
+        )
+    return None
+
+
+def load_shared(store: Store, rounds_done: int, stored: Stored) -> dict[str, torch.Tensor]:
+    """Read the shared entries after so many rounds.
+
+    Raises
+    ------
+    RunError
+        If the file is not the one that was written.
+    """
+    path = shared_path(store.folder, rounds_done)
+    return read_tensors(path, RunError, most_bytes=stored.bytes, stored=stored)
 
 
 def remove_snapshots(store: Store) -> None:
     """Remove all snapshots, and the sites' folders in the store with them."""
     for file in snapshot_files(store):
         file.unlink()
-    for folder in store.folder.glob("*/"):
-        # What a round under way left there goes before the next round.
+    for folder in (*store.folder.glob("sites/*/"), store.folder / "sites"):
         with suppress(OSError):
             folder.rmdir()
 
 
 def snapshot_files(store: Store) -> list[Path]:
     """Return the files of all snapshots, whole or not: manifests first, since none may outlive what it names."""
-    manifests = [_manifest_path(store.folder, rounds_done) for rounds_done in _manifests(store.folder)]
-    return [*manifests, *_state_files(store.folder)]
+    manifests = [manifest_path(store.folder, rounds_done) for rounds_done in manifest_rounds(store.folder)]
+    return [*manifests, *store.folder.glob("round-*.json.damaged"), *_state_files(store.folder)]
 
 
 def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
-    manifest = _read_manifest(store, rounds_done)
-    private: dict[str, PrivateFile] = manifest["private"]
-    if sorted(private) != sorted(sites):
-        raise RunError(f"{_manifest_path(store.folder, rounds_done)}: is of other sites.")
-    for site, file in private.items():
-        path = private_path(store.folder, site, file.rounds_done)
-        with limited_file(path, RunError, file.stored.bytes) as opened:
-            check_stored(path, RunError, opened, file.stored)
-    stored: Stored = manifest["shared"]
-    shared = read_tensors(_shared_path(store.folder, rounds_done), RunError, most_bytes=stored.bytes, stored=stored)
-    return Snapshot(rounds_done, shared, private, manifest["validation"])
+    manifest = read_manifest(store.folder, rounds_done, store.key)
+    if sorted(manifest.private) != sorted(sites):
+        raise RunError(f"{manifest_path(store.folder, rounds_done)}: is of other sites.")
+    for path, stored in stored_files(store.folder, manifest).items():
+        with limited_file(path, RunError, stored.bytes) as opened:
+            check_stored(path, RunError, opened, stored)
+    shared = load_shared(store, rounds_done, manifest.shared)
+    return Snapshot(rounds_done, shared, manifest.private, manifest.best, manifest.usual)
 
 
-def _read_manifest(store: Store, rounds_done: int) -> dict[str, Any]:
-    """Read a manifest into the types that `Snapshot` wants; it names no paths, so none can lead out of the folder."""
-    path = _manifest_path(store.folder, rounds_done)
-    with limited_file(path, RunError, _MOST_BYTES) as file:
-        raw = file.read()
-    try:
-        content = json.loads(raw)
-        said = content.pop("sha256")
-        if said != _hash_of(content):
-            raise ValueError("its hash is another")
-        manifest: dict[str, Any] = {
-            "private": {site: _private_file(*about) for site, about in content["private"].items()}
-        }
-        manifest |= {"key": content["key"], "shared": _stored(*content["shared"])}
-        manifest["validation"] = _validation(content["validation"])
-        same = content["rounds_done"] == rounds_done and content["key"] == store.key
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-        raise RunError(f"{path}: is damaged ({type(problem).__name__}: {str(problem)[:200]}).") from problem
-    if not same:
-        raise RunError(f"{path}: belongs to another study, or to other data.")
-    return manifest
+def _may_pass(problem: RunError) -> bool:
+    """Tell whether a file is unreadable for a reason outside it: too many open files, no permission, no memory."""
+    cause = problem.__cause__
+    return isinstance(cause, OSError | MemoryError) and not isinstance(cause, FileNotFoundError | NotADirectoryError)
 
 
-def _hash_of(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _private_file(rounds_done: object, size: object, sha256: object) -> PrivateFile:
-    return PrivateFile(_count(rounds_done), _stored(size, sha256))
-
-
-def _stored(size: object, sha256: object) -> Stored:
-    return Stored(_count(size), str(sha256))
-
-
-def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise ValueError("a count is none")
-    return value
-
-
-def _validation(value: object) -> float | None:
-    if value is not None and not (isinstance(value, float) and math.isfinite(value)):
-        raise ValueError("the validation is no number")
-    return value
-
-
-def _readable(store: Store) -> Iterator[tuple[int, dict[str, Any]]]:
-    for rounds_done in sorted(_manifests(store.folder)):
-        try:
-            yield rounds_done, _read_manifest(store, rounds_done)
-        except RunError as problem:
-            _log.info("passed over: %s", problem)
-
-
-def _best(manifests: Iterator[tuple[int, dict[str, Any]]]) -> int | None:
-    validated = [(m["validation"], -rounds_done) for rounds_done, m in manifests if m["validation"] is not None]
-    return -max(validated)[1] if validated else None
+def _put_aside(store: Store, damaged: Sequence[int]) -> None:
+    """Take manifests out of the way of rounds that will be done again; who wants to know what happened has them."""
+    for rounds_done in damaged:
+        path = manifest_path(store.folder, rounds_done)
+        path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def _remove_others(store: Store) -> None:
-    """Remove every snapshot but the last ones and the best, and every file that none of these names."""
-    readable = dict(_readable(store))
-    kept = set(sorted(readable)[-KEPT:]) | {_best(iter(readable.items()))}
-    wanted = {_shared_path(store.folder, rounds_done) for rounds_done in kept if rounds_done is not None}
-    for rounds_done in set(readable) & kept:
-        private: dict[str, PrivateFile] = readable[rounds_done]["private"]
-        wanted |= {private_path(store.folder, site, file.rounds_done) for site, file in private.items()}
+    """Remove every snapshot but the last ones, and every file that none of these names."""
+    kept = manifest_rounds(store.folder)[:KEPT]
+    wanted: set[Path] = set()
+    for rounds_done in kept:
+        try:
+            wanted |= stored_files(store.folder, read_manifest(store.folder, rounds_done, store.key)).keys()
+        except RunError as problem:
+            # What it names is unknown, and stays.
+            _log.info("nothing is removed: %s", problem)
+            return
     # Manifests first: one must never outlive its files.
-    for rounds_done in set(_manifests(store.folder)) - kept:
-        _manifest_path(store.folder, rounds_done).unlink()
+    for rounds_done in set(manifest_rounds(store.folder)) - set(kept):
+        manifest_path(store.folder, rounds_done).unlink()
     for file in set(_state_files(store.folder)) - wanted:
         file.unlink()
 
 
 def _state_files(folder: Path) -> list[Path]:
-    return [*folder.glob("shared-*.safetensors"), *folder.glob("*/private-*.safetensors")]
-
-
-def _manifests(folder: Path) -> Iterator[int]:
-    for file in folder.glob("round-*.json"):
-        number = file.stem.removeprefix("round-")
-        if number.isascii() and number.isdigit() and str(int(number)) == number:
-            yield int(number)
-
-
-def _manifest_path(folder: Path, rounds_done: int) -> Path:
-    return folder / f"round-{rounds_done}.json"
-
-
-def _shared_path(folder: Path, rounds_done: int) -> Path:
-    return folder / f"shared-{rounds_done}.safetensors"
+    return [*folder.glob("shared-*.safetensors"), *folder.glob("sites/*/private-*.safetensors")]

@@ -52,8 +52,10 @@ def clear_spool(folder: Path) -> None:
     Raises
     ------
     DiskError
-        If they cannot be removed.
+        If they cannot be removed, or a link lies there: what it leads to is not ours.
     """
+    if folder.is_symlink():
+        raise DiskError(f"{folder}: is a link, where a folder for a round's updates belongs. Remove it.")
     if not folder.is_dir():
         return
     with _explained(folder, "cleared"):

@@ -14,12 +14,23 @@ import torch
 from polyhead.errors import UpdateError
 from polyhead.printable import printable
 
-__all__ = ["MOST_EXAMPLES", "SiteUpdate", "check_finite", "check_update", "reason_of", "refused", "shown"]
+__all__ = [
+    "MOST_EXAMPLES",
+    "SiteUpdate",
+    "check_finite",
+    "check_update",
+    "is_finite",
+    "is_statistic",
+    "reason_of",
+    "refused",
+    "shown",
+]
 
 MOST_EXAMPLES = 10**9
 """The largest number of training images that is believed."""
 
 _MOST_COUNTED = 2**53  # The integers up to here have a float64 each, in which they are averaged.
+_MOST_STEPS = 2**20  # More than any round has.
 _LONGEST = 80
 _NAMED = 3
 
@@ -64,7 +75,8 @@ def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor], expect
     UpdateError
         Naming the site and what is wrong: another round; a number of examples that is no integer from 1 to 10**9; a
         loss that is no finite number; entries that are missing, not shared, or of other shapes or types; tensors that
-        are not dense, plain and on the CPU; integers below 0 or above 2**53.
+        are not dense, plain and on the CPU; variances below 0; integers below 0, or more than 2**20 above the largest
+        that the sites started from: counters count steps.
     """
     _check_about(update, expected_round)
     _check_names(update, current)
@@ -83,8 +95,22 @@ def check_finite(update: SiteUpdate) -> None:
         Naming the site and the entry.
     """
     for name, tensor in sorted(update.state.items()):
-        if tensor.is_floating_point() and not math.isfinite(_sum(tensor)):
+        # A sum that overflows is rare, and tells nothing.
+        if tensor.is_floating_point() and not math.isfinite(_sum(tensor)) and not tensor.isfinite().all():
             raise refused(update, f"{shown(name)} holds a value that is not finite. Lower the learning rate.")
+
+
+def is_finite(value: object) -> bool:
+    """Tell whether a stranger's value is a finite number."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # An integer beyond every float.
+        return False
+
+
+def is_statistic(name: str) -> bool:
+    """Tell whether an entry is one of BatchNorm's statistics, by the names that PyTorch gives them."""
+    return name.endswith(("running_mean", "running_var"))
 
 
 def refused(update: SiteUpdate, reason: str) -> UpdateError:
@@ -127,7 +153,7 @@ def _check_about(update: SiteUpdate, expected_round: int | None) -> None:
             f"{shown(update.examples)} examples. Send the number of training images, an integer from 1 to "
             f"{MOST_EXAMPLES:,}.",
         )
-    if not _is_finite(update.loss):
+    if not is_finite(update.loss):
         raise refused(update, f"the loss is {shown(update.loss)}. Lower the learning rate, or check the images.")
 
 
@@ -156,36 +182,41 @@ def _tensor_fault(name: str, tensor: object, wanted: torch.Tensor) -> str | None
         return "is bound to a computation. Send what state_dict() gives."
     if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
         return f"is {_kind(tensor)} instead of {_kind(wanted)}. Site and server must run the same study."
+    if not _is_backed(tensor):
+        return "has no values. Send what state_dict() gives."
     if name.endswith("running_var") and tensor.numel() and tensor.min() < 0:
         # Training does not look at it, and evaluation takes its root: NaN at every site.
         return "holds a variance below 0. BatchNorm's running_var never is."
-    return _integer_fault(tensor)
+    return _integer_fault(tensor, wanted)
 
 
-def _integer_fault(tensor: torch.Tensor) -> str | None:
+def _is_backed(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor's memory is as large as its shape says; one that was shrunk raises errors much later."""
+    if not tensor.numel():
+        return True
+    last = tensor.storage_offset() + sum(
+        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    )
+    return tensor.untyped_storage().nbytes() >= (last + 1) * tensor.itemsize
+
+
+def _integer_fault(tensor: torch.Tensor, wanted: torch.Tensor) -> str | None:
     if tensor.is_floating_point() or tensor.dtype == torch.bool or not tensor.numel():
         return None
     low, high = (int(one) for one in torch.aminmax(tensor))
-    if low < 0 or high > _MOST_COUNTED:
-        return f"counts from {low} to {high}; allowed is from 0 to 2**53."
-    return None
+    # Without a limit close by, one liar's count would put the mean where no honest site's next count is allowed.
+    most = min(int(wanted.max()) + _MOST_STEPS, _MOST_COUNTED)
+    return f"counts from {low} to {high}; allowed is from 0 to {most}." if low < 0 or high > most else None
 
 
 def _sum(tensor: torch.Tensor) -> float:
-    # A sum is finite only if every summand is, and is several times cheaper than asking each. Sums that overflow (1e38)
-    # have no place among weights either; in half precision, where an honest sum may, they are taken in float32.
+    # A sum is finite only if every summand is, and is several times cheaper than asking each. In half precision, where
+    # an honest sum may overflow, it is taken in float32.
     return tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).item()
 
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: object) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # An integer beyond every float.
-        return False
 
 
 def _kind(tensor: torch.Tensor) -> str:

@@ -13,9 +13,10 @@ from polyhead.config import Model
 from polyhead.errors import StudyError, WeightsError
 from polyhead.imaging.pixels import PATH_VERSION
 from polyhead.imaging.recipe import Recipe
+from polyhead.limited_file import read_limited
 from polyhead.training.backbone import build_backbone, feature_count
 from polyhead.training.model import SiteModel, build_head, load_state, model_state
-from polyhead.training.tensor_file import MOST_HEADER_BYTES, Stored, limited_file, read_tensors, write_tensors
+from polyhead.training.tensor_file import MOST_HEADER_BYTES, Stored, read_tensors, write_tensors
 from polyhead.training.weights import misfits, state_bytes
 
 __all__ = ["load_model", "save_model"]
@@ -84,8 +85,7 @@ def load_model(folder: Path, findings: Sequence[str] | None = None) -> SiteModel
 
 
 def _read_description(file: Path) -> dict[str, Any]:
-    with limited_file(file, WeightsError, _MOST_DESCRIPTION_BYTES) as opened:
-        raw = opened.read()
+    raw = read_limited(file, WeightsError, _MOST_DESCRIPTION_BYTES)
     try:
         description = json.loads(raw)
     except (ValueError, RecursionError) as problem:

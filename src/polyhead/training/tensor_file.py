@@ -6,9 +6,7 @@ Nothing is ever unpickled.
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import accumulate
@@ -20,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 
 from polyhead.atomic import write_atomically
 from polyhead.errors import PolyheadError
+from polyhead.limited_file import limited_file
 
-__all__ = ["MOST_HEADER_BYTES", "Stored", "check_stored", "limited_file", "memory_of", "read_tensors", "write_tensors"]
+__all__ = ["MOST_HEADER_BYTES", "Stored", "check_stored", "memory_of", "read_tensors", "write_tensors"]
 
 MOST_HEADER_BYTES = 2**22
 """Largest header that is read, in bytes."""
@@ -53,8 +52,13 @@ class Stored:
     sha256: str
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Stored:
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, mode: int = 0o666) -> Stored:
     """Write tensors, atomically.
+
+    Parameters
+    ----------
+    mode
+        Permissions of the file; see `polyhead.atomic.write_atomically`.
 
     Returns
     -------
@@ -67,7 +71,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> Stored:
         If the disk is full; the old file stays.
     """
     parts = _parts(tensors)
-    write_atomically(path, *parts)
+    write_atomically(path, *parts, mode=mode)
     sha256 = hashlib.sha256()
     for part in parts:
         sha256.update(part)
@@ -138,38 +142,6 @@ def read_tensors(
             f"{path}: cannot be read as safetensors ({str(problem)[:300]}). The file is damaged or was made by another "
             "program; put a whole copy in its place."
         ) from problem
-
-
-@contextmanager
-def limited_file(path: Path, error: type[PolyheadError], most_bytes: int) -> Iterator[BufferedReader]:
-    """Open a file for reading if it is a regular one of at most so many bytes.
-
-    Raises
-    ------
-    PolyheadError
-        Of the class `error`: it is not, or cannot be read.
-    """
-    try:
-        # Without waiting: a pipe that nobody writes to would hold an ordinary open for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            _check_kind(path, error, os.fstat(descriptor), most_bytes)
-            with os.fdopen(descriptor, "rb", closefd=False) as file:
-                yield file
-        finally:
-            os.close(descriptor)
-    except OSError as problem:
-        raise error(f"{path}: cannot be read ({problem.strerror}). Check the path and its permissions.") from problem
-
-
-def _check_kind(path: Path, error: type[PolyheadError], status: os.stat_result, most_bytes: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise error(f"{path}: is not a file. Put a file in its place, no folder, pipe or device.")
-    if status.st_size > most_bytes:
-        raise error(
-            f"{path}: {status.st_size:,} bytes; what belongs here has at most {most_bytes:,}. "
-            "Check that it is the right file."
-        )
 
 
 def check_stored(path: Path, error: type[PolyheadError], file: BufferedReader, stored: Stored) -> None:

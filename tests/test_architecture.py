@@ -79,7 +79,7 @@ ALLOWED = {
     "finished": {"json_file", "limited_file", "atomic", "errors"},
     "outputs": {"evaluation", "predictions", "federation", "training", "sites", "config"},
     "job": {
-        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping"),
+        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping", "limited_file"),
         *("config", "errors"),
     },
     "study": {

@@ -55,14 +55,18 @@ def undisturbed(study: Path) -> tuple[Path, dict[str, float]]:
     return study.parent / "undisturbed", drive(*runs)[1]
 
 
-def killed_at_random(study: Path, name: str, schedules: int, seed: int, seconds: float) -> float:
+def killed_at_random(study: Path, name: str, schedules: int, seed: int, told: dict[str, float]) -> float:
     """Run the study under random schedules of kills, compare each with the first run, and return how many kills hit."""
     chance = random.Random(seed)  # noqa: S311
     runs = [
         {
             "study": str(study),
             "out": str(study.parent / f"{name}-{number}"),
-            "after": [chance.uniform(0, 0.7 * seconds) for _ in range(chance.randint(2, 5))],
+            # At most a tenth of a run later: most operations of a save follow each other within milliseconds.
+            "after": [
+                [chance.randint(1, int(told["operations"]) // 2), chance.uniform(0, told["seconds"] / 10)]
+                for _ in range(chance.randint(2, 5))
+            ],
         }
         for number in range(schedules)
     ]
@@ -75,12 +79,12 @@ def killed_at_random(study: Path, name: str, schedules: int, seed: int, seconds:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
-    assert killed_at_random(study, "random", 25, 0, undisturbed[1]["seconds"]) >= 40
+    assert killed_at_random(study, "random", 25, 0, undisturbed[1]) >= 40
 
 
 @pytest.mark.soak
 def test_killed_at_random_moments_for_long(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
-    assert killed_at_random(study, "soak", 500, 1, undisturbed[1]["seconds"]) >= 800
+    assert killed_at_random(study, "soak", 500, 1, undisturbed[1]) >= 800
 
 
 @pytest.mark.slow

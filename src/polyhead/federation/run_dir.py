@@ -10,9 +10,9 @@
 ``run.log``                                         what was done and what went wrong, with times
 ``models/METHOD/seed-N/SITE/``                      ``backbone.safetensors head.safetensors model.json``
 ``predictions/METHOD/seed-N/SITE/{val,test}.parquet``
-``state/METHOD/seed-N/``                            the last snapshots of a federation, ``round-R.json``,
-                                                    ``shared-R.safetensors`` and ``SITE/private-R.safetensors``; after
-                                                    its end ``done.json``, the hashes of what it left
+``state/METHOD/seed-N/``                            the last snapshots of a federation (``round-R.json``,
+                                                    ``shared-R.safetensors``, ``sites/SITE/private-R.safetensors``);
+                                                    after its end ``done.json``, the hashes of what it left
 ``metrics.csv comparisons.csv report.html``         written by evaluation and report
 ``.lock``                                           locked while a process runs here; names it
 ==================================================  ===============================================================

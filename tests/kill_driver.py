@@ -8,8 +8,8 @@ milliseconds, and is killed like any other process. Input is a list of
     {"study": FILE, "out": FOLDER, "after": [[OPERATION, SECONDS], ...], "at": [OPERATION, ...]}
 
 Each start is killed so many seconds after its N-th file operation below `out`, which is a moment like any other on a
-machine of any speed; or right before it (a write is half done then). A last start runs to its end. Output: for each the number of kills that hit, the exit status of the
-last start, how many file operations it made and how long it took.
+machine of any speed; or right before it (a write is half done then). A last start runs to its end. Output: for each
+the number of kills that hit, the exit status of the last start, how many file operations it made and how long it took.
 """
 
 import json

@@ -19,14 +19,17 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_study(folder: Path) -> Path:
     """Two hospitals, two methods, private BatchNorm, kept optimizers, best states, fine-tuning: all state there is."""
-    folder = tmp_path_factory.mktemp("kill")
     sites = write_two_sites(folder, 16, 12, 16)
     path = folder / "study.toml"
     path.write_text(f'name = "killed"\nmethods = ["local", "ffl"]\n{sites}{SETTINGS}')
     return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("kill"))
 
 
 def drive(*runs: dict[str, Any]) -> list[dict[str, float]]:
@@ -85,17 +88,3 @@ def test_killed_at_random_moments(study: Path, undisturbed: tuple[Path, dict[str
 @pytest.mark.soak
 def test_killed_at_random_moments_for_long(study: Path, undisturbed: tuple[Path, dict[str, float]]) -> None:
     assert killed_at_random(study, "soak", 500, 1, undisturbed[1]) >= 800
-
-
-@pytest.mark.slow
-def test_killed_between_every_two_file_operations(study: Path) -> None:
-    """Each start gets one operation further than the one before, so every save is cut off at every point in turn."""
-    short = study.with_name("short.toml")
-    short.write_text(study.read_text().replace('"local", "ffl"', '"ffl"').replace("rounds = 3", "rounds = 2"))
-    (told,) = drive({"study": str(short), "out": str(study.parent / "short")})
-    operations = int(told["operations"])
-    out = study.parent / "aimed"
-    (result,) = drive({"study": str(short), "out": str(out), "at": list(range(1, operations + 1))})
-    # The last starts have less left to do than operations to wait for, and end by themselves.
-    assert result["hits"] > operations / 3
-    assert contents(out) == contents(study.parent / "short")

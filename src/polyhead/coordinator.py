@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from polyhead.agreed import Agreed, plan_of
-from polyhead.errors import PolyheadError, RunError
+from polyhead.errors import PolyheadError, QuorumError, RunError
 from polyhead.events import append_event
 from polyhead.federation.federate import Answer, Sites, federate
 from polyhead.federation.private_state import PrivateFile
@@ -29,7 +29,7 @@ EVENTS = "events.jsonl"
 Carry = Callable[[Mapping[str, Question]], Iterator[Answer]]
 """Carries a question to each of some sites at once, and yields an answer of each, in the order of their names."""
 
-# A site that missed so many rounds of a segment in a row is not waited for until the next segment.
+# A site that was silent in so many rounds of a segment in a row is not waited for until the next segment.
 _MOST_MISSES = 2
 
 
@@ -58,6 +58,7 @@ class _Server:
     store: Store
     carry: Carry
     misses: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 def store_of(agreed: Agreed, folder: Path, method: str, seed: int) -> Store:
@@ -84,7 +85,9 @@ def run_segment(agreed: Agreed, segment: Segment, folder: Path, carry: Carry) ->
         )
         _tell(server, {"event": "ended", "rounds_done": end.rounds_done})
     except PolyheadError as problem:
-        _tell(server, {"event": "failed", "reason": str(problem)})
+        # Sites that were lost can only come back with another segment.
+        again = isinstance(problem, QuorumError)
+        _tell(server, {"event": "failed", "reason": str(problem), "again": again})
 
 
 def _start(server: _Server) -> Snapshot:
@@ -115,11 +118,11 @@ def _ask(server: _Server, round_: int, state: Snapshot) -> Iterator[Answer]:
     answers = server.carry(asked)
     for site in server.agreed.sites:
         if site not in asked:
-            why = f"missed {_MOST_MISSES} rounds in a row, and is not waited for until the next segment"
-            yield Answer(site, 0.0, failure=f"{why}. Start the site again.")
+            yield Answer(site, 0.0, failure=f"not asked until the next segment: {server.reasons[site]}", silent=True)
             continue
         answer = next(answers)
-        server.misses[site] = 0 if answer.update else server.misses[site] + 1
+        server.misses[site] = server.misses[site] + 1 if answer.silent else 0
+        server.reasons[site] = answer.failure
         yield replace(answer, private=PrivateFile(round_ + 1, None)) if answer.update else answer
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from polyhead.agreed import Agreed, plan_of, study_at
-from polyhead.errors import StudyError
+from polyhead.errors import StudyError, UpdateError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.federation.private_state import PrivateState, check_private
@@ -97,13 +97,13 @@ def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None
 
     Raises
     ------
-    StudyError
+    UpdateError
         If the server's agreement is another.
     PolyheadError
         If the own state is not there, or training comes to nothing.
     """
     if question.agreement != hospital.agreed.sha256:
-        raise StudyError(
+        raise UpdateError(
             f"the server's study is {question.agreement[:12]}, this site's is {hospital.agreed.sha256[:12]}. "
             "All hospitals must hold the same agreement: take it from the kit of the same day."
         )

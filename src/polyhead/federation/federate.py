@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from polyhead.config import Federation
-from polyhead.errors import RunError
+from polyhead.errors import QuorumError
 from polyhead.federation.aggregate import Aggregate, aggregate
 from polyhead.federation.private_state import PrivateFile
 from polyhead.federation.rounds import RoundRow
@@ -35,11 +35,13 @@ class Answer:
     seconds
         Until it answered, or was given up.
     update
-        What it sent; None if nothing came.
+        What it sent; None if no update came.
     private
-        Its own state after the round; None if nothing came.
+        Its own state after the round; None if no update came.
     failure
-        If nothing came: cause and remedy, without a value of its data.
+        If no update came: cause and remedy, without a value of its data.
+    silent
+        Whether all its time was waited for nothing.
     """
 
     site: str
@@ -47,6 +49,7 @@ class Answer:
     update: SiteUpdate | None = None
     private: PrivateFile | None = None
     failure: str = ""
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def federate(
 
     Raises
     ------
-    RunError
+    QuorumError
         If too few sites could be counted in every attempt at a round; the state before it is kept.
     DiskError
         If a disk is full; the state before the round is kept.
@@ -147,7 +150,7 @@ def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
         _log.warning("round %d, attempt %d of %d: %d sites of %d needed.", round_, number, most, counted, wanted)
     by_default = "" if loop.federation.min_sites else " (by default half of those that train)"
     reasons = "; ".join(f"site {site}: {row.status.rstrip('.')}" for site, row in attempt.rows.items())
-    raise RunError(
+    raise QuorumError(
         f"round {round_}: in the last of {most} attempts {counted} of {len(loop.sites.names)} sites could be counted, "
         f"and federation.min_sites needs {wanted}{by_default}. {reasons}. "
         "The state before this round is kept; mend the sites, then give the same command again."

@@ -14,6 +14,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
+from nvflare.apis.wf_comm_spec import WFCommSpec
 
 from polyhead.agreed import read_agreement
 from polyhead.coordinator import Segment, run_segment
@@ -32,7 +33,9 @@ TASK = "round"
 
 _GLANCE = 0.5  # seconds between looks at who is gone
 _NOT_HERE = "was not connected when the segment began. It takes part from the next one on; start the site."
-_GONE = "its process ended. It comes back with the next segment."
+_GONE = "it gives no sign of life. If its process ended, it comes back with the next segment."
+# Seconds that a site's process has to begin.
+_START = 120.0
 
 
 class FederationController(Controller):
@@ -44,14 +47,30 @@ class FederationController(Controller):
         See `polyhead.coordinator.Segment`.
     deadline
         Seconds that a site has for a round.
+    silence
+        Seconds without a sign of life after which a site is taken for gone; it is asked again once it gives one.
     """
 
-    def __init__(self, method: str, seed: int, until: int, segment: str, deadline: float) -> None:
+    def __init__(self, method: str, seed: int, until: int, segment: str, deadline: float, silence: float) -> None:
         super().__init__()
         self._segment = Segment(segment, method, seed, until)
         self._deadline = deadline
+        self._silence = silence
+        self._began = time.monotonic()
+        self._heard: dict[str, float] = {}
         self._arrived: dict[Task, Shareable] = {}
         self._bell = Condition()
+
+    def set_communicator(self, communicator: WFCommSpec) -> None:
+        """Listen to the sites' signs of life: a site whose house went down is never reported as gone."""
+        super().set_communicator(communicator)
+        passed_on = communicator.client_is_active
+
+        def listen(client_name: str, reason: str, fl_ctx: FLContext) -> None:
+            self._heard[client_name] = time.monotonic()
+            passed_on(client_name, reason, fl_ctx)
+
+        communicator.client_is_active = listen
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Do nothing: all is done in `control_flow`."""
@@ -113,7 +132,7 @@ class FederationController(Controller):
                     return self._arrived.pop(task)
             if abort.triggered:
                 raise RunError("the segment was stopped from outside. The state before this round is kept.")
-            if self.get_client_disconnect_time(site):
+            if self._is_gone(site):
                 return _GONE
             if time.monotonic() - began > self._deadline:
                 return (
@@ -121,10 +140,17 @@ class FederationController(Controller):
                     "deadline."
                 )
 
+    def _is_gone(self, site: str) -> bool:
+        if self.get_client_disconnect_time(site):
+            return True
+        if site in self._heard:
+            return time.monotonic() - self._heard[site] > self._silence
+        return time.monotonic() - self._began > _START
+
 
 def _answer(site: str, seconds: float, message: Shareable | str) -> Answer:
     if isinstance(message, str):
-        return Answer(site, seconds, failure=message)
+        return Answer(site, seconds, failure=message, silent=message not in (_GONE, _NOT_HERE))
     try:
         found = read_update(message, site)
     except UpdateError as problem:

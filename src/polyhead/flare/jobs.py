@@ -19,6 +19,7 @@ _SERVER = {
     "dead_client_grace_period": 5,
     "dead_client_check_lead_time": 3,
 }
+_SITE = {"job_heartbeat_interval": 2}
 # Arrays go with their message: fetched piece by piece, those of a site that dies meanwhile are waited for.
 _BOTH: Mapping[str, Any] = {
     "format_version": 2,
@@ -29,28 +30,29 @@ _BOTH: Mapping[str, Any] = {
 }
 
 
-def write_job(folder: Path, segment: Segment, deadline: float, least_sites: int) -> Path:
+def write_job(folder: Path, segment: Segment, deadline: float, silence: float, least_sites: int) -> Path:
     """Write a job.
 
     Parameters
     ----------
     folder
         Where its folder goes, named after the segment.
-    deadline
-        Seconds that a site has for a round.
+    deadline, silence
+        Seconds that a site has for a round, and without a sign of life.
     least_sites
         The engine starts the job when so many sites are connected.
     """
     job = folder / segment.name
     of_study = {"method": segment.method, "seed": segment.seed}
-    about = {**of_study, "until": segment.until, "segment": segment.name, "deadline": deadline}
-    workflow = {"id": "federation", "path": _path(FederationController), "args": about}
+    about = {**of_study, "until": segment.until, "segment": segment.name}
+    patience = {"deadline": deadline, "silence": silence}
+    workflow = {"id": "federation", "path": _path(FederationController), "args": {**about, **patience}}
     executor = {"tasks": [TASK], "executor": {"path": _path(FederationExecutor), "args": of_study}}
     meta = {"name": segment.name, "resource_spec": {}, "deploy_map": {_APP: ["@ALL"]}, "min_clients": least_sites}
     files = {
         "meta.json": meta,
         f"{_APP}/config/config_fed_server.json": {**_BOTH, **_SERVER, "workflows": [workflow]},
-        f"{_APP}/config/config_fed_client.json": {**_BOTH, "executors": [executor]},
+        f"{_APP}/config/config_fed_client.json": {**_BOTH, **_SITE, "executors": [executor]},
     }
     for name, content in files.items():
         write_atomically(job / name, json.dumps(content, indent=2))

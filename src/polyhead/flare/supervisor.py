@@ -40,12 +40,15 @@ class Patience:
     deadline
         For a site in a round.
     silence
-        For an event of a segment before it is given up; beyond the deadline.
+        For a sign of life of a site in a round.
+    start
+        For the first event of a segment; and for one beyond a round's deadline, before the segment is given up.
     """
 
     sites: float = 60.0
     deadline: float = 3600.0
-    silence: float = 60.0
+    silence: float = 30.0
+    start: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,14 @@ class Post:
     admin_kit: Path
     admin_name: str
     events: Path
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A job, and when the server began to which it was given."""
+
+    name: str
+    server_began: float
 
 
 @contextmanager
@@ -93,7 +104,7 @@ def run_federation(
         before = done
         segment = Segment(f"{method}-{seed}-{secrets.token_hex(4)}", method, seed, min(done + length, rounds))
         last = _run(post, segment, sites, least, patience)
-        if last and last["event"] == "failed":
+        if last and last["event"] == "failed" and not last["again"]:
             raise RunError(f"segment {segment.name}: {last['reason']}")
         done = max(done, _rounds_done(last))
         fruitless = 0 if done > before else fruitless + 1
@@ -114,9 +125,10 @@ def _run(post: Post, segment: Segment, sites: int, least: int, patience: Patienc
     """Run a segment; return its last event, if there is any."""
     with tempfile.TemporaryDirectory() as folder, session_of(post) as session:
         _wait_for_sites(session, sites, least, patience)
-        job = session.submit_job(str(write_job(Path(folder), segment, patience.deadline, least)))
+        began = _server_began(session)
+        job = session.submit_job(str(write_job(Path(folder), segment, patience.deadline, patience.silence, least)))
         _log.info("segment %s is job %s.", segment.name, job)
-        return _watch(post, session, segment, job, patience)
+        return _watch(post, session, segment, _Submitted(job, began), patience)
 
 
 def _wait_for_sites(session: Session, sites: int, least: int, patience: Patience) -> None:
@@ -131,33 +143,40 @@ def _wait_for_sites(session: Session, sites: int, least: int, patience: Patience
         time.sleep(_GLANCE)
 
 
-def _watch(post: Post, session: Session, segment: Segment, job: str, patience: Patience) -> Mapping[str, Any] | None:
+def _watch(
+    post: Post, session: Session, segment: Segment, job: _Submitted, patience: Patience
+) -> Mapping[str, Any] | None:
     """Wait for a segment's end, its death, or too long a silence."""
     last, heard = None, time.monotonic()
     while True:
         now = last_of(read_events(post.events), segment.name)
         if now != last:
             last, heard = now, time.monotonic()
-            _log.info("segment %s: %s", segment.name, now)
+            _log.info("segment %s: %s, round %s", segment.name, now and now["event"], now and now.get("round", "-"))
         if last and last["event"] in ("ended", "failed"):
             return last
-        silent = time.monotonic() - heard > patience.deadline + patience.silence
+        silent = time.monotonic() - heard > patience.start + (patience.deadline if last else 0)
         if silent or _is_over(session, job):
             # It may have had its last word meanwhile.
             last = last_of(read_events(post.events), segment.name)
             if not (last and last["event"] in ("ended", "failed")):
                 _log.warning("segment %s died; another begins from the last snapshot.", segment.name)
                 with suppress(Exception):
-                    session.abort_job(job)
+                    session.abort_job(job.name)
             return last
         time.sleep(_GLANCE)
 
 
-def _is_over(session: Session, job: str) -> bool:
+def _is_over(session: Session, job: _Submitted) -> bool:
     try:
-        status = str(session.get_job_meta(job).get("status", ""))
+        status = str(session.get_job_meta(job.name).get("status", ""))
+        # A server that was started anew knows the job, and calls it running for ever.
+        return status.startswith(_ENDED) or _server_began(session) != job.server_began
     except JobNotFound:
         return True
     except (NoConnection, SessionClosed):
         return False
-    return status.startswith(_ENDED)
+
+
+def _server_began(session: Session) -> float:
+    return float(session.get_system_info().server_info.start_time)

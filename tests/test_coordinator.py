@@ -10,8 +10,8 @@ from polyhead.agreed import Agreed
 from polyhead.coordinator import EVENTS, Segment, run_segment, store_of
 from polyhead.events import read_events
 from polyhead.federation.federate import Answer
+from polyhead.federation.question import Question
 from polyhead.federation.snapshot_manifest import manifest_path
-from polyhead.hospital import Question
 from tests.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
 
 ROUNDS = 4

@@ -15,11 +15,11 @@ from polyhead.errors import PolyheadError, QuorumError, RunError
 from polyhead.events import append_event
 from polyhead.federation.federate import Answer, Sites, federate
 from polyhead.federation.private_state import PrivateFile
+from polyhead.federation.question import Question
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot
 from polyhead.federation.snapshot_manifest import manifest_rounds, read_manifest
 from polyhead.federation.start import initial_shared
-from polyhead.hospital import Question
 
 __all__ = ["EVENTS", "Carry", "Segment", "run_segment", "store_of"]
 

@@ -3,17 +3,16 @@
 Nothing here knows how a question came or where the answer goes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from polyhead.agreed import Agreed, plan_of, study_at
 from polyhead.errors import StudyError, UpdateError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.federation.private_state import PrivateState, check_private
+from polyhead.federation.question import Question
 from polyhead.federation.site import Plan, Site, site_round
 from polyhead.federation.start import build_models, part_model
 from polyhead.federation.update import SiteUpdate
@@ -22,36 +21,7 @@ from polyhead.toml_file import read_toml
 from polyhead.training.device import resolve_device
 from polyhead.training.model import SiteModel
 
-__all__ = ["Hospital", "Question", "open_hospital", "take_part"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a server asks of one site.
-
-    Attributes
-    ----------
-    agreement
-        Hash of the server's agreement.
-    method, seed
-        Of the study.
-    round
-        Number of the round, from 0.
-    own
-        After how many rounds the site's own state counts; 0 is the one that it begins with.
-    kept
-        Which of its states may still be asked for.
-    shared
-        The shared entries.
-    """
-
-    agreement: str
-    method: str
-    seed: int
-    round: int
-    own: int
-    kept: tuple[int, ...]
-    shared: Mapping[str, torch.Tensor]
+__all__ = ["Hospital", "open_hospital", "take_part"]
 
 
 @dataclass(frozen=True)

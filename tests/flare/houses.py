@@ -4,26 +4,28 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from polyhead.agreed import Agreed, agreement_of, read_agreement
 from polyhead.coordinator import EVENTS, store_of
-from polyhead.federation.snapshot import Store
+from polyhead.events import read_events
 from polyhead.flare.kits import Kits, Server, provision
 from polyhead.flare.layout import AGREEMENT, SITE_FILE, STATES, local_folder
 from polyhead.flare.processes import start
-from polyhead.flare.supervisor import Post
-from polyhead.phantom import Acquisition, write_site
+from polyhead.flare.supervisor import Patience, Post, run_federation
 from polyhead.study_file import load_study
-from tests.conftest import TINY_SETTINGS
+from tests.houses_by_hand import State, When, state_of
 
-FINDINGS = {"a": ("Pleural Effusion", "Cardiomegaly"), "b": ("Pleural Effusion", "Edema"), "c": ("Cardiomegaly",)}
 ADMIN = "coordinator@federation.example"
+PATIENCE = Patience(sites=60, deadline=60, silence=8, start=90)
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,30 @@ class Houses:
     def agreed(self) -> Agreed:
         return read_agreement(local_folder(self.kits.server) / AGREEMENT)
 
-    def store(self, method: str = "ffl", seed: int = 0) -> Store:
-        return store_of(self.agreed, self.kits.server / STATES, method, seed)
+    def post(self, seed: int) -> Post:
+        folder = store_of(self.agreed, self.kits.server / STATES, "ffl", seed).folder
+        return Post(self.kits.admin, ADMIN, folder / EVENTS)
 
-    def post(self, method: str = "ffl", seed: int = 0) -> Post:
-        return Post(self.kits.admin, ADMIN, self.store(method, seed).folder / EVENTS)
+    def events(self, seed: int) -> list[dict[str, Any]]:
+        return read_events(self.post(seed).events)
+
+    def state(self, seed: int) -> State:
+        """Read the state that a deployed federation ended in: the server's part, and each site's from its own disk."""
+        homes = {site: kit / STATES for site, kit in self.kits.sites.items()}
+        return state_of(self.agreed, self.kits.server / STATES, homes, seed)
+
+    def rounds_done(self, seed: int) -> int:
+        return max((event["round"] + 1 for event in self.events(seed) if event["event"] == "round"), default=0)
+
+    def absent(self, seed: int) -> When:
+        """Say who did not count in which round that counted."""
+        return {
+            (row["round"], row["site"])
+            for event in self.events(seed)
+            if event["event"] == "round"
+            for row in event["rows"]
+            if row["status"] != "averaged"
+        }
 
     def kit(self, name: str) -> Path:
         return self.kits.server if name == "server" else self.kits.sites[name]
@@ -53,32 +74,23 @@ class Houses:
                 self.running[name] = start(self.kit(name), log)
 
     def kill(self, name: str) -> None:
+        """End a house with all its processes, at once."""
         process = self.running.pop(name)
+        family = [process.pid, *(one.pid for one in psutil.Process(process.pid).children(recursive=True))]
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        for pid in family:
+            # A job's process is of another group.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
-    def job_processes(self, name: str) -> list[int]:
-        """Processes of a house that do a job's work."""
-        family = psutil.Process(self.running[name].pid).children(recursive=True)
-        return [
-            one.pid
-            for one in family
-            if any("runner_process" in word or "worker_process" in word for word in one.cmdline())
-        ]
-
-
-def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", more: str = "") -> Path:
-    """Draw hospitals of phantoms, and write their study."""
-    size = {"train": 24, "val": 8, "test": 8}
-    for place, name in enumerate(sites):
-        about = {"site": name, "findings": FINDINGS[name], "acquisition": Acquisition(), "seed": place, "size": 32}
-        write_site(folder / name, **about, **size)  # type: ignore[arg-type]
-    parts = "".join(f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n' for name in sites)
-    settings = TINY_SETTINGS.replace("rounds = 2", f"rounds = {rounds}") + more
-    file = folder / "study.toml"
-    file.write_text(f'name = "phantoms"\nmethods = ["ffl"]\n{parts}{settings}')
-    return file
+    def signal_job(self, name: str, number: signal.Signals) -> None:
+        """Signal the processes of a house that do a job's work."""
+        kinds = ("runner_process", "worker_process")
+        for one in psutil.Process(self.running[name].pid).children(recursive=True):
+            if any(kind in word for word in one.cmdline() for kind in kinds):
+                os.kill(one.pid, number)
 
 
 def free_ports(count: int) -> list[int]:
@@ -111,3 +123,32 @@ def open_houses(folder: Path, study_file: Path) -> Iterator[Houses]:
     finally:
         for name in list(houses.running):
             houses.kill(name)
+
+
+@contextmanager
+def federation(houses: Houses, seed: int, rounds: int, length: int) -> Iterator[list[int]]:
+    """Run a federation beside what the block does to it; what is yielded holds the number of segments in the end."""
+    segments: list[int] = []
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            segments.append(run_federation(houses.post(seed), "ffl", seed, rounds, length, 3, 2, PATIENCE))
+        except BaseException as problem:  # It is raised again in the test's own thread.
+            problems.append(problem)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield segments
+    thread.join(timeout=240)
+    assert not thread.is_alive(), "the federation hangs"
+    if problems:
+        raise problems[0]
+
+
+def wait_until(houses: Houses, seed: int, rounds: int) -> None:
+    """Wait until so many rounds are done."""
+    began = time.monotonic()
+    while houses.rounds_done(seed) < rounds:
+        assert time.monotonic() - began < 120, f"no {rounds} rounds within two minutes"
+        time.sleep(0.05)

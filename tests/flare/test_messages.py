@@ -9,6 +9,7 @@ from nvflare.apis.shareable import Shareable
 from nvflare.app_common.decomposers import numpy_decomposers
 
 from polyhead.errors import UpdateError
+from polyhead.federation.question import Question
 from polyhead.federation.update import SiteUpdate
 from polyhead.flare.messages import (
     arrays_of,
@@ -18,7 +19,6 @@ from polyhead.flare.messages import (
     read_update,
     update_message,
 )
-from polyhead.hospital import Question
 from polyhead.training.tensor_file import memory_of
 
 STATE = {

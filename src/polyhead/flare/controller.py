@@ -20,9 +20,9 @@ from polyhead.agreed import read_agreement
 from polyhead.coordinator import Segment, run_segment
 from polyhead.errors import RunError, UpdateError
 from polyhead.federation.federate import Answer
+from polyhead.federation.question import Question
 from polyhead.flare.layout import AGREEMENT, STATES, local_folder
 from polyhead.flare.messages import arrays_of, question_message, read_update
-from polyhead.hospital import Question
 
 __all__ = ["TASK", "FederationController"]
 

@@ -10,10 +10,11 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
 from polyhead.agreed import read_agreement
+from polyhead.audit import record
 from polyhead.errors import RunError
 from polyhead.federation.failure import describe_failure
-from polyhead.flare.layout import AGREEMENT, SITE_FILE, STATES, local_folder
-from polyhead.flare.messages import failure_message, read_question, update_message
+from polyhead.flare.layout import AGREEMENT, AUDIT, SITE_FILE, STATES, local_folder
+from polyhead.flare.messages import content_of, failure_message, read_question, update_message
 from polyhead.hospital import Hospital, open_hospital, take_part
 
 __all__ = ["FederationExecutor"]
@@ -31,11 +32,19 @@ class FederationExecutor(Executor):
         self._hospital: Hospital | None = None
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
-        """Answer a question, or say in words that may leave the house why there is no answer."""
+        """Answer a question, or say in words that may leave the house why there is no answer; record both."""
+        root = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_root_dir())
+        record(root / AUDIT, "in", *content_of(shareable))
+        answer = self._answer(root, fl_ctx.get_identity_name(), shareable, abort_signal)
+        # What is not on record does not leave.
+        record(root / AUDIT, "out", *content_of(answer))
+        return answer
+
+    def _answer(self, root: Path, site: str, shareable: Shareable, abort_signal: Signal) -> Shareable:
         try:
             question = read_question(shareable)
             if self._hospital is None:
-                self._hospital = _open(fl_ctx, self._method, self._seed)
+                self._hospital = _open(root, site, self._method, self._seed)
             update = take_part(self._hospital, question, lambda: _refuse_stopped(abort_signal))
             return update_message(update, question.shared)
         except Exception as problem:  # The engine would send its text, and end the job of all for some kinds.
@@ -43,11 +52,10 @@ class FederationExecutor(Executor):
             return failure_message(describe_failure(problem))
 
 
-def _open(fl_ctx: FLContext, method: str, seed: int) -> Hospital:
-    root = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_root_dir())
+def _open(root: Path, site: str, method: str, seed: int) -> Hospital:
     local = local_folder(root)
     agreed = read_agreement(local / AGREEMENT)
-    return open_hospital(agreed, fl_ctx.get_identity_name(), local / SITE_FILE, root / STATES, method, seed)
+    return open_hospital(agreed, site, local / SITE_FILE, root / STATES, method, seed)
 
 
 def _refuse_stopped(abort_signal: Signal) -> None:

@@ -21,7 +21,7 @@ from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 from polyhead.flare.layout import AGREEMENT, local_folder
 
-__all__ = ["Kits", "Server", "provision"]
+__all__ = ["Kits", "Server", "provision", "settle"]
 
 _ORGANIZATION = "federation"
 _PROJECT = "polyhead"
@@ -92,6 +92,22 @@ def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, a
     return kits
 
 
+def settle(kit: Path) -> None:
+    """Tell a server's kit where it is: the engine wants whole paths, and kits are carried about. Do it at each start.
+
+    As shipped, jobs lie under the temporary folder, lost when the machine starts anew and open to all.
+    """
+    file = local_folder(kit) / "resources.json"
+    settings = json.loads(file.read_text())
+    if "snapshot_persistor" not in settings:
+        return
+    settings["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(kit.absolute() / "engine" / "snapshots")
+    for component in settings["components"]:
+        if component["id"] == "job_manager":
+            component["args"]["uri_root"] = str(kit.absolute() / "engine" / "jobs")
+    write_atomically(file, json.dumps(settings, indent=2))
+
+
 def _move(made: Path, out: Path, sites: Sequence[str], server: Server, admin: str) -> Kits:
     places = {server.host: out / "server", admin: out / "admin", **{site: out / "sites" / site for site in sites}}
     for name, place in places.items():
@@ -104,14 +120,10 @@ def _move(made: Path, out: Path, sites: Sequence[str], server: Server, admin: st
 def _close_server(kit: Path, agreement: str) -> None:
     settings = _resources(kit)
     settings["servers"][0]["heart_beat_timeout"] = _SERVER_HEARTBEAT
-    # Under the temporary folder, as shipped, they would be lost when the machine starts anew, and readable by all.
-    settings["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(kit.absolute() / "engine" / "snapshots")
-    for component in settings["components"]:
-        if component["id"] == "job_manager":
-            component["args"]["uri_root"] = str(kit.absolute() / "engine" / "jobs")
     # Sites stream no logs, so nothing listens for them.
     _drop(settings, "log_receiver")
     _write(kit, settings, agreement)
+    settle(kit)
 
 
 def _close_site(kit: Path, agreement: str) -> None:

@@ -4,6 +4,7 @@ An update's message holds the fields of a `SiteUpdate` and nothing else. Whateve
 without running any of it, or refused.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,20 @@ import numpy as np
 import torch
 from nvflare.apis.shareable import Shareable
 
+from polyhead.audit import Part
 from polyhead.errors import UpdateError
+from polyhead.federation.question import Question
 from polyhead.federation.update import SiteUpdate, check_update
-from polyhead.hospital import Question
 
-__all__ = ["arrays_of", "failure_message", "question_message", "read_question", "read_update", "update_message"]
+__all__ = [
+    "arrays_of",
+    "content_of",
+    "failure_message",
+    "question_message",
+    "read_question",
+    "read_update",
+    "update_message",
+]
 
 _BODY = "polyhead"
 _FIELDS = ("site", "round", "examples", "loss", "state")
@@ -109,6 +119,19 @@ def read_update(message: Shareable, site: str) -> SiteUpdate | str:
         return SiteUpdate(body["site"], body["round"], body["examples"], body["loss"], state)
     except (TypeError, ValueError) as problem:
         raise UpdateError(f"what it sent are no tensors ({problem}).") from problem
+
+
+def content_of(message: Shareable) -> tuple[dict[str, Any], list[Part]]:
+    """Return what a message holds, for the record: everything but arrays, and what there is to say of those."""
+    body = message.get(_BODY)
+    fields = dict(body) if isinstance(body, dict) else {}
+    arrays = fields.pop("state", None) or fields.pop("shared", None) or {}
+    return fields, [_part(name, array) for name, array in sorted(arrays.items())]
+
+
+def _part(name: str, array: np.ndarray[Any, Any]) -> Part:
+    raw = np.ascontiguousarray(array)
+    return Part(name, str(array.dtype), array.shape, array.nbytes, hashlib.sha256(raw.data).hexdigest())
 
 
 def _tensors(arrays: object) -> dict[str, torch.Tensor]:

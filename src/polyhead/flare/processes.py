@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from polyhead.flare.kits import settle
+
 __all__ = ["request_stop", "start"]
 
 # The engine waits so many seconds for the last word of sites after a job, 900 as shipped; ours was said before.
@@ -20,6 +22,7 @@ def start(kit: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     log
         Where what it prints goes.
     """
+    settle(kit)
     # The engine's scripts take whatever `python3` comes first.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     script = (kit / "startup" / "sub_start.sh").absolute()

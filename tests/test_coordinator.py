@@ -11,6 +11,7 @@ from polyhead.coordinator import EVENTS, Segment, run_segment, store_of
 from polyhead.events import read_events
 from polyhead.federation.federate import Answer
 from polyhead.federation.question import Question
+from polyhead.federation.run_lock import locked
 from polyhead.federation.snapshot_manifest import manifest_path
 from tests.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
 
@@ -109,3 +110,12 @@ def test_too_few_sites_end_the_segment_with_the_reasons(study: Path, agreed: Agr
     last = events_in(tmp_path)[-1]
     assert last["event"] == "failed"
     assert "its process ended" in str(last["reason"])
+
+
+def test_of_two_segments_at_once_the_second_is_refused(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    carry = carry_to(open_all(study, agreed, tmp_path), [])
+    with locked(store_of(agreed, tmp_path / "server", "ffl", 0).folder):
+        run_segment(agreed, segment(), tmp_path / "server", carry)
+    (only,) = events_in(tmp_path)
+    assert only["event"] == "failed"
+    assert "another process is running" in str(only["reason"])

@@ -17,6 +17,7 @@ from polyhead.federation.federate import Answer, Sites, federate
 from polyhead.federation.private_state import PrivateFile
 from polyhead.federation.question import Question
 from polyhead.federation.rounds import RoundRow
+from polyhead.federation.run_lock import locked, signed
 from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot
 from polyhead.federation.snapshot_manifest import manifest_rounds, read_manifest
 from polyhead.federation.start import initial_shared
@@ -77,17 +78,26 @@ def run_segment(agreed: Agreed, segment: Segment, folder: Path, carry: Carry) ->
     store = store_of(agreed, folder, segment.method, segment.seed)
     server = _Server(agreed, segment, store, carry)
     try:
-        state = _start(server)
-        _tell(server, {"event": "begun", "rounds_done": state.rounds_done})
-        sites = Sites(agreed.sites, lambda round_, now: _ask(server, round_, now))
-        end = federate(
-            sites, agreed.federation, state, store, lambda rows, again: _tell_round(server, rows, again), segment.until
-        )
-        _tell(server, {"event": "ended", "rounds_done": end.rounds_done})
+        # A segment that was given up may not be dead.
+        with locked(store.folder) as lock, signed(lock):
+            _run(server)
     except PolyheadError as problem:
         # Sites that were lost can only come back with another segment.
         again = isinstance(problem, QuorumError)
         _tell(server, {"event": "failed", "reason": str(problem), "again": again})
+
+
+def _run(server: _Server) -> None:
+    state = _start(server)
+    _tell(server, {"event": "begun", "rounds_done": state.rounds_done})
+    agreed, until = server.agreed, server.segment.until
+    sites = Sites(agreed.sites, lambda round_, now: _ask(server, round_, now))
+
+    def on_round(rows: list[RoundRow], repeated: bool) -> None:
+        _tell_round(server, rows, repeated)
+
+    end = federate(sites, agreed.federation, state, server.store, on_round, until)
+    _tell(server, {"event": "ended", "rounds_done": end.rounds_done})
 
 
 def _start(server: _Server) -> Snapshot:

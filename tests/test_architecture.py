@@ -86,6 +86,12 @@ ALLOWED = {
         *("report", "evaluation", "summary", "job", "federation", "training", "sites", "environment", "progress"),
         *("run_log", "findings", "manifest", "config", "study_file", "atomic", "errors"),
     },
+    "agreed": {"federation", "config", "study_file", "limited_file", "errors"},
+    "audit": {"limited_file", "atomic", "errors"},
+    "events": {"limited_file", "atomic", "errors"},
+    "coordinator": {"agreed", "events", "federation", "errors"},
+    "hospital": {"agreed", "federation", "training", "sites", "toml_file", "errors"},
+    "flare": {"agreed", "audit", "coordinator", "events", "hospital", "federation", "atomic", "errors"},
     "demo": {"study", "phantom", "atomic", "progress"},
     "cli": {
         *(
@@ -108,7 +114,8 @@ ALLOWED = {
     "__init__": {"errors"},
 }
 ONLY_IN = {
-    "torch": ("training", "federation"),
+    "torch": ("training", "federation", "flare"),
+    "nvflare": ("flare/",),
     "monai": ("training",),
     "safetensors": ("training", "federation"),
     "matplotlib": ("report/plots.py",),

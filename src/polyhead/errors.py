@@ -10,6 +10,7 @@
     * WeightsError          weights on disk do not fit the model
     * UpdateError           a site's update may not be sent or averaged
     * RunError              a run directory is in use, foreign or incomplete
+        * QuorumError       too few sites could be counted in a round
     * PredictionsError      a table of predictions cannot be trusted
     * DiskError             a disk is full
 
@@ -23,6 +24,7 @@ __all__ = [
     "ManifestError",
     "PolyheadError",
     "PredictionsError",
+    "QuorumError",
     "RunError",
     "SourceError",
     "StudyError",
@@ -72,6 +74,10 @@ class UpdateError(PolyheadError):
 
 class RunError(PolyheadError):
     """A run directory is in use, belongs to another study, or is incomplete."""
+
+
+class QuorumError(RunError):
+    """Too few sites could be counted in every attempt at a round."""
 
 
 class PredictionsError(PolyheadError):

@@ -4,6 +4,7 @@ Paths are relative to the file. An unknown key is an error that names the neares
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +14,7 @@ from polyhead.config import StudyConfig
 from polyhead.errors import StudyError
 from polyhead.findings import closest
 
-__all__ = ["changed_settings", "load_study", "parse_study"]
+__all__ = ["changed_settings", "check_study", "load_study", "parse_study"]
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -36,11 +37,18 @@ def load_study(path: Path) -> StudyConfig:
 def parse_study(text: str, folder: Path, source: str) -> StudyConfig:
     """Parse a study's TOML text; paths in it are relative to `folder`, errors name `source`."""
     try:
-        study = StudyConfig.model_validate(tomllib.loads(text))
-    except ValidationError as problem:
-        raise StudyError("\n".join(f"{source}: {_explain(error)}" for error in problem.errors())) from problem
+        settings = tomllib.loads(text)
     except (ValueError, RecursionError) as problem:
         raise StudyError(f"{source}: not valid TOML: {problem}.") from problem
+    return check_study(settings, folder, source)
+
+
+def check_study(settings: Mapping[str, Any], folder: Path, source: str) -> StudyConfig:
+    """Check a study's settings; paths in them are relative to `folder`, errors name `source`."""
+    try:
+        study = StudyConfig.model_validate(settings)
+    except ValidationError as problem:
+        raise StudyError("\n".join(f"{source}: {_explain(error)}" for error in problem.errors())) from problem
     return _with_absolute_paths(study, folder.absolute())
 
 

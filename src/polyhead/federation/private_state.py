@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from polyhead.errors import RunError
+from polyhead.errors import RunError, UpdateError
 from polyhead.training.tensor_file import Stored, read_tensors, write_tensors
 
-__all__ = ["PrivateFile", "PrivateState", "load_private", "private_path", "save_private"]
+__all__ = ["PrivateFile", "PrivateState", "check_private", "load_private", "private_path", "save_private"]
 
 # Of four axes, the channels last.
 _LAST = "optimizer, channels last/"
@@ -41,16 +41,29 @@ class PrivateState:
 @dataclass(frozen=True)
 class PrivateFile:
     """A private state on disk: that after `rounds_done` rounds, which is earlier than the federation's if one did not
-    count; with its size and hash."""
+    count; with its size and hash, or None if it lies in its site's own house, where nobody else sees it."""
 
     rounds_done: int
-    stored: Stored
+    stored: Stored | None
 
 
 def private_path(folder: Path, site: str, rounds_done: int) -> Path:
     """Return where a site's private state lies after so many rounds."""
     # A folder of their own: a site may be called anything, `round-1.json` too.
     return folder / "sites" / site / f"private-{rounds_done}.safetensors"
+
+
+def check_private(private: PrivateState) -> None:
+    """Refuse a private state that training has spoiled.
+
+    Raises
+    ------
+    UpdateError
+        Naming the entry that is not finite.
+    """
+    for name, tensor in private.model.items():
+        if not tensor.isfinite().all():
+            raise UpdateError(f"{name}, which stays at the site, is not finite. Lower training.learning_rate.")
 
 
 def save_private(folder: Path, site: str, rounds_done: int, private: PrivateState) -> PrivateFile:
@@ -80,6 +93,8 @@ def load_private(folder: Path, site: str, file: PrivateFile) -> PrivateState:
         If the file is not the one that was written.
     """
     path = private_path(folder, site, file.rounds_done)
+    if file.stored is None:
+        raise RunError(f"{path}: is not kept here, but in the house of {site}. Ask that site.")
     tensors = read_tensors(path, RunError, most_bytes=file.stored.bytes, stored=file.stored)
     last = {name: tensor.permute(0, 3, 1, 2) for name, tensor in _part(tensors, _LAST).items()}
     return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/") | last)

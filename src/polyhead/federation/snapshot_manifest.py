@@ -125,13 +125,11 @@ def names_in(folder: Path) -> list[str]:
 
 
 def stored_files(folder: Path, manifest: Manifest) -> dict[Path, Stored]:
-    """Return every file that a snapshot consists of beside its manifest, those of the best states included."""
+    """Return every file here that a snapshot consists of beside its manifest, those of the best states included."""
     files = {shared_path(folder, manifest.rounds_done): manifest.shared}
-    files |= {private_path(folder, site, file.rounds_done): file.stored for site, file in manifest.private.items()}
-    for site, best in manifest.best.items():
-        files[shared_path(folder, best.rounds_done)] = best.shared
-        files[private_path(folder, site, best.private.rounds_done)] = best.private.stored
-    return files
+    files |= {shared_path(folder, best.rounds_done): best.shared for best in manifest.best.values()}
+    private = [*manifest.private.items(), *((site, best.private) for site, best in manifest.best.items())]
+    return files | {private_path(folder, site, own.rounds_done): own.stored for site, own in private if own.stored}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -189,8 +187,8 @@ def _best(rounds_done: object, auroc: object, shared: Mapping[str, Any], private
     return Best(_count(rounds_done), _number(auroc), _stored(**shared), _private_file(**private))
 
 
-def _private_file(rounds_done: object, stored: Mapping[str, Any]) -> PrivateFile:
-    return PrivateFile(_count(rounds_done), _stored(**stored))
+def _private_file(rounds_done: object, stored: Mapping[str, Any] | None) -> PrivateFile:
+    return PrivateFile(_count(rounds_done), None if stored is None else _stored(**stored))
 
 
 def _stored(bytes: object, sha256: object) -> Stored:

@@ -15,7 +15,7 @@ from polyhead.training.backbone import build_backbone, feature_count
 from polyhead.training.model import SiteModel, build_head, model_state
 from polyhead.training.weights import load_weights
 
-__all__ = ["build_models", "check_model", "initial_state", "part_model"]
+__all__ = ["build_models", "check_model", "initial_shared", "initial_state", "part_model"]
 
 
 def check_model(settings: Model) -> None:
@@ -55,6 +55,19 @@ def initial_state(models: Mapping[str, SiteModel], sharing: Sharing, store: Stor
         shared, own = part_model(model, sharing)
         private[name] = save_private(store.folder, name, 0, own)
     return Snapshot(0, shared, private)
+
+
+def initial_shared(settings: Model, sharing: Sharing, seed: int, findings: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return what all sites start from, as a server makes it that has no site.
+
+    Parameters
+    ----------
+    findings
+        Canonical names of those that a shared head has; of a private head any will do.
+    """
+    backbone = _backbone(settings, seed)
+    head = build_head(feature_count(backbone), findings, seed)
+    return part_model(SiteModel(backbone, head, findings), sharing)[0]
 
 
 def part_model(model: SiteModel, sharing: Sharing) -> tuple[dict[str, torch.Tensor], PrivateState]:

@@ -1,0 +1,160 @@
+"""The server's side of a deployed federation: a segment of rounds, from the last snapshot.
+
+Nothing here knows how a question reaches a site. What an engine has to bring is one function, `Carry`.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from polyhead.agreed import Agreed, plan_of
+from polyhead.errors import PolyheadError, QuorumError, RunError
+from polyhead.events import append_event
+from polyhead.federation.federate import Answer, Sites, federate
+from polyhead.federation.private_state import PrivateFile
+from polyhead.federation.question import Question
+from polyhead.federation.rounds import RoundRow
+from polyhead.federation.run_lock import locked, signed
+from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot
+from polyhead.federation.snapshot_manifest import manifest_rounds, read_manifest
+from polyhead.federation.start import initial_shared
+
+__all__ = ["EVENTS", "Carry", "Segment", "run_segment", "store_of"]
+
+EVENTS = "events.jsonl"
+"""Name of the file of events, in the store."""
+
+Carry = Callable[[Mapping[str, Question]], Iterator[Answer]]
+"""Carries a question to each of some sites at once, and yields an answer of each, in the order of their names."""
+
+# A site that was silent in so many rounds of a segment in a row is not waited for until the next segment.
+_MOST_MISSES = 2
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some rounds of a federation, in one go.
+
+    Attributes
+    ----------
+    name
+        Its own, by which its events are known.
+    until
+        After how many rounds of the federation it ends.
+    """
+
+    name: str
+    method: str
+    seed: int
+    until: int
+
+
+@dataclass(frozen=True)
+class _Server:
+    agreed: Agreed
+    segment: Segment
+    store: Store
+    carry: Carry
+    misses: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def store_of(agreed: Agreed, folder: Path, method: str, seed: int) -> Store:
+    """Return where a server keeps the state of a method with a seed."""
+    return Store(folder / method / f"seed-{seed}", f"{agreed.sha256}/{method}/{seed}")
+
+
+def run_segment(agreed: Agreed, segment: Segment, folder: Path, carry: Carry) -> None:
+    """Run a segment; how it went is in the events.
+
+    Parameters
+    ----------
+    folder
+        Where the server keeps its states.
+    """
+    store = store_of(agreed, folder, segment.method, segment.seed)
+    server = _Server(agreed, segment, store, carry)
+    try:
+        # A segment that was given up may not be dead.
+        with locked(store.folder) as lock, signed(lock):
+            _run(server)
+    except PolyheadError as problem:
+        # Sites that were lost can only come back with another segment.
+        again = isinstance(problem, QuorumError)
+        _tell(server, {"event": "failed", "reason": str(problem), "again": again})
+
+
+def _run(server: _Server) -> None:
+    state = _start(server)
+    _tell(server, {"event": "begun", "rounds_done": state.rounds_done})
+    agreed, until = server.agreed, server.segment.until
+    sites = Sites(agreed.sites, lambda round_, now: _ask(server, round_, now))
+
+    def on_round(rows: list[RoundRow], repeated: bool) -> None:
+        _tell_round(server, rows, repeated)
+
+    end = federate(sites, agreed.federation, state, server.store, on_round, until)
+    _tell(server, {"event": "ended", "rounds_done": end.rounds_done})
+
+
+def _start(server: _Server) -> Snapshot:
+    found = load_snapshot(server.store, server.agreed.sites)
+    if found is not None:
+        return found
+    agreed, segment = server.agreed, server.segment
+    plan = plan_of(agreed, segment.method, segment.seed)
+    if plan.sharing.head:
+        raise RunError(f"method {segment.method!r} shares heads: the agreement must name their findings, and does not.")
+    shared = initial_shared(agreed.model, plan.sharing, segment.seed, ["any"])
+    return save_snapshot(Snapshot(0, shared, dict.fromkeys(agreed.sites, PrivateFile(0, None))), server.store)
+
+
+def _ask(server: _Server, round_: int, state: Snapshot) -> Iterator[Answer]:
+    """Ask every site but those that are suspended."""
+    kept = _kept(server.store)
+    asked = {
+        site: Question(
+            *(server.agreed.sha256, server.segment.method, server.segment.seed, round_),
+            state.private[site].rounds_done,
+            tuple(sorted(kept[site])),
+            state.shared,
+        )
+        for site in server.agreed.sites
+        if server.misses[site] < _MOST_MISSES
+    }
+    answers = server.carry(asked)
+    for site in server.agreed.sites:
+        if site not in asked:
+            yield Answer(site, 0.0, failure=f"not asked until the next segment: {server.reasons[site]}", silent=True)
+            continue
+        answer = next(answers)
+        server.misses[site] = server.misses[site] + 1 if answer.silent else 0
+        server.reasons[site] = answer.failure
+        yield replace(answer, private=PrivateFile(round_ + 1, None)) if answer.update else answer
+
+
+def _kept(store: Store) -> dict[str, set[int]]:
+    """Return which private states of each site the snapshots name that could still be gone back to."""
+    kept: dict[str, set[int]] = {}
+    for rounds_done in manifest_rounds(store.folder):
+        manifest = read_manifest(store.folder, rounds_done, store.key)
+        for site, own in (*manifest.private.items(), *((s, best.private) for s, best in manifest.best.items())):
+            kept.setdefault(site, set()).add(own.rounds_done)
+    return kept
+
+
+def _tell_round(server: _Server, rows: list[RoundRow], repeated: bool) -> None:
+    told = [{name: _finite(value) for name, value in asdict(row).items()} for row in rows]
+    _tell(server, {"event": "repeated" if repeated else "round", "round": rows[0].round, "rows": told})
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _tell(server: _Server, event: Mapping[str, object]) -> None:
+    about = {"time": round(time.time(), 3), "segment": server.segment.name}
+    append_event(server.store.folder / EVENTS, {**about, **event})

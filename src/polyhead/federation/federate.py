@@ -1,0 +1,220 @@
+"""The loop of a federation: ask the sites, average what they send, write a snapshot, until all rounds are done.
+
+Where the sites are, in this process or in houses of their own, is `Sites`' business; so both give the same bits.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from polyhead.config import Federation
+from polyhead.errors import QuorumError
+from polyhead.federation.aggregate import Aggregate, aggregate
+from polyhead.federation.private_state import PrivateFile
+from polyhead.federation.rounds import RoundRow
+from polyhead.federation.snapshot import Snapshot, Store, save_snapshot
+from polyhead.federation.update import SiteUpdate, is_finite
+
+__all__ = ["Answer", "OnRound", "Sites", "federate", "state_bytes"]
+
+_log = logging.getLogger(__name__)
+
+OnRound = Callable[[list[RoundRow], bool], None]
+"""Gets the rows of a round, before its snapshot is written; and whether it is repeated, having had too few sites."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of asking a site to take its part in a round.
+
+    Attributes
+    ----------
+    seconds
+        Until it answered, or was given up.
+    update
+        What it sent; None if no update came.
+    private
+        Its own state after the round; None if no update came.
+    failure
+        If no update came: cause and remedy, without a value of its data.
+    silent
+        Whether all its time was waited for nothing.
+    """
+
+    site: str
+    seconds: float
+    update: SiteUpdate | None = None
+    private: PrivateFile | None = None
+    failure: str = ""
+    silent: bool = False
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The sites that train, wherever they are.
+
+    Attributes
+    ----------
+    names
+        In alphabetical order.
+    ask
+        Given a round and the state before it, lets each site take its part and yields the answers in the order of
+        `names`, so that sums are the same bits in every engine. What it raises ends the federation.
+    validate
+        Returns AUROCs of a state on the sites' validation images, of those sites that have one.
+    """
+
+    names: Sequence[str]
+    ask: Callable[[int, Snapshot], Iterator[Answer]]
+    validate: Callable[[Snapshot], dict[str, float]] | None = None
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What stays the same through all rounds."""
+
+    sites: Sites
+    federation: Federation
+    store: Store
+    on_round: OnRound
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    warned: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of one attempt at a round: each site's row and new private state, and the mean."""
+
+    rows: dict[str, RoundRow]
+    private: dict[str, PrivateFile]
+    mean: Aggregate
+
+
+def federate(
+    sites: Sites, federation: Federation, start: Snapshot, store: Store, on_round: OnRound, until: int | None = None
+) -> Snapshot:
+    """Run the rounds of a federation, or a segment of them.
+
+    Parameters
+    ----------
+    start
+        State to go on from: before the first round, or a snapshot.
+    store
+        Where a snapshot is written after every round.
+    until
+        After how many rounds to stop; by default after all.
+
+    Returns
+    -------
+    Snapshot
+        State after the last round.
+
+    Raises
+    ------
+    QuorumError
+        If too few sites could be counted in every attempt at a round; the state before it is kept.
+    DiskError
+        If a disk is full; the state before the round is kept.
+    """
+    loop = _Loop(sites, federation, store, on_round)
+    state = start
+    for round_ in range(state.rounds_done, federation.rounds if until is None else min(until, federation.rounds)):
+        attempt = _round(loop, round_, state)
+        counted = {site: attempt.private[site] for site in attempt.mean.counted}
+        # Who was left out goes on from where it was before: as if it had not taken part.
+        private = {**state.private, **counted}
+        state = Snapshot(round_ + 1, attempt.mean.state, private, state.best, attempt.mean.usual)
+        scores = _validate(loop, state)
+        on_round([replace(row, validation=scores.get(site)) for site, row in attempt.rows.items()], False)
+        state = save_snapshot(state, store, scores if federation.select == "best" else None)
+    return state
+
+
+def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
+    """Attempt a round until enough sites count."""
+    # Where nothing is shared nobody waits for another.
+    wanted = (loop.federation.min_sites or math.ceil(len(loop.sites.names) / 2)) if state.shared else 1
+    most = loop.federation.round_attempts
+    for number in range(1, most + 1):
+        attempt = _attempt(loop, round_, state)
+        counted = len(attempt.mean.counted)
+        if counted >= wanted:
+            return attempt
+        status = f"repeated: {counted} of {len(loop.sites.names)} sites"
+        loop.on_round(
+            [replace(r, status=status) if s in attempt.mean.counted else r for s, r in attempt.rows.items()], True
+        )
+        _log.warning("round %d, attempt %d of %d: %d sites of %d needed.", round_, number, most, counted, wanted)
+    by_default = "" if loop.federation.min_sites else " (by default half of those that train)"
+    reasons = "; ".join(f"site {site}: {row.status.rstrip('.')}" for site, row in attempt.rows.items())
+    raise QuorumError(
+        f"round {round_}: in the last of {most} attempts {counted} of {len(loop.sites.names)} sites could be counted, "
+        f"and federation.min_sites needs {wanted}{by_default}. {reasons}. "
+        "The state before this round is kept; mend the sites, then give the same command again."
+    )
+
+
+def _attempt(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
+    rows: dict[str, RoundRow] = {}
+    private: dict[str, PrivateFile] = {}
+    updates = _updates(loop, round_, state, rows, private)
+    mean = aggregate(
+        updates,
+        state.shared,
+        loop.federation,
+        loop.store.folder / "round",
+        sites=len(loop.sites.names),
+        expected_round=round_,
+        usual=state.usual,
+        sums=loop.sums,
+    )
+    for site, reason in mean.left_out.items():
+        rows[site] = replace(rows[site], status=f"left out: {reason}")
+    for site, reason in mean.clipped.items():
+        rows[site] = replace(rows[site], status=f"clipped: {reason}")
+    for row in rows.values():
+        if ":" in row.status:
+            _tell(loop, row)
+    return _Attempt(rows, private, mean)
+
+
+def _updates(
+    loop: _Loop, round_: int, state: Snapshot, rows: dict[str, RoundRow], private: dict[str, PrivateFile]
+) -> Iterator[SiteUpdate]:
+    """Ask the sites; note each answer in `rows` and `private`, and pass its update on."""
+    down = state_bytes(state.shared)
+    status = "averaged" if state.shared else "alone"
+    for answer in loop.sites.ask(round_, state):
+        site, seconds, update = answer.site, answer.seconds, answer.update
+        if update is None or answer.private is None:
+            rows[site] = RoundRow(round_, site, math.nan, seconds, 0, 0, f"failed: {answer.failure}")
+            continue
+        private[site] = answer.private
+        loss = float(update.loss) if is_finite(update.loss) else math.nan
+        rows[site] = RoundRow(round_, site, loss, seconds, state_bytes(update.state), down, status)
+        yield update
+
+
+def _tell(loop: _Loop, row: RoundRow) -> None:
+    """Warn of what did not go well; of a site's later rounds only the log is told."""
+    level = logging.INFO if row.site in loop.warned else logging.WARNING
+    loop.warned.add(row.site)
+    _log.log(level, "round %d, site %s: %s", row.round, row.site, row.status)
+
+
+def _validate(loop: _Loop, state: Snapshot) -> dict[str, float]:
+    """Measure sites' AUROCs on their validation images under a new state; empty in rounds without validation."""
+    every, last = loop.federation.validate_every, loop.federation.rounds
+    if not (every and loop.sites.validate and (state.rounds_done % every == 0 or state.rounds_done == last)):
+        return {}
+    return loop.sites.validate(state)
+
+
+def state_bytes(state: object) -> int:
+    """Return the size of a state's tensors; what is no plain tensor, and will be refused, has none."""
+    tensors = state.values() if isinstance(state, Mapping) else ()
+    plain = (one for one in tensors if type(one) is torch.Tensor and one.layout == torch.strided and not one.is_nested)
+    return sum(tensor.nbytes for tensor in plain)

@@ -1,0 +1,63 @@
+"""A segment of rounds as a job of the engine: three small files, and no code."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from polyhead.atomic import write_atomically
+from polyhead.coordinator import Segment
+from polyhead.flare.controller import TASK, FederationController
+from polyhead.flare.executor import FederationExecutor
+
+__all__ = ["write_job"]
+
+_APP = "app"
+# Seconds between a site's questions whether there is work; and until a site whose process died is given up.
+_SERVER = {
+    "server": {"task_request_interval": 0.2},
+    "dead_client_grace_period": 5,
+    "dead_client_check_lead_time": 3,
+}
+_SITE = {"job_heartbeat_interval": 2}
+# Arrays go with their message: fetched piece by piece, those of a site that dies meanwhile are waited for.
+_BOTH: Mapping[str, Any] = {
+    "format_version": 2,
+    "np_download_chunk_size": 0,
+    "task_data_filters": [],
+    "task_result_filters": [],
+    "components": [],
+}
+
+
+def write_job(folder: Path, segment: Segment, deadline: float, silence: float, least_sites: int) -> Path:
+    """Write a job.
+
+    Parameters
+    ----------
+    folder
+        Where its folder goes, named after the segment.
+    deadline, silence
+        Seconds that a site has for a round, and without a sign of life.
+    least_sites
+        The engine starts the job when so many sites are connected.
+    """
+    job = folder / segment.name
+    of_study = {"method": segment.method, "seed": segment.seed}
+    about = {**of_study, "until": segment.until, "segment": segment.name}
+    patience = {"deadline": deadline, "silence": silence}
+    workflow = {"id": "federation", "path": _path(FederationController), "args": {**about, **patience}}
+    executor = {"tasks": [TASK], "executor": {"path": _path(FederationExecutor), "args": of_study}}
+    meta = {"name": segment.name, "resource_spec": {}, "deploy_map": {_APP: ["@ALL"]}, "min_clients": least_sites}
+    files = {
+        "meta.json": meta,
+        f"{_APP}/config/config_fed_server.json": {**_BOTH, **_SERVER, "workflows": [workflow]},
+        f"{_APP}/config/config_fed_client.json": {**_BOTH, **_SITE, "executors": [executor]},
+    }
+    for name, content in files.items():
+        write_atomically(job / name, json.dumps(content, indent=2))
+    return job
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

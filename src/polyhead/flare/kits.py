@@ -1,0 +1,155 @@
+"""Kits: one folder a party, with its certificate, the agreement, and the engine set up as this federation needs it.
+
+Certificates and scripts come from the engine's own provisioning. What its defaults leave open is closed here.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nvflare.lighter.constants import CtxKey
+from nvflare.lighter.entity import Project
+from nvflare.lighter.impl.cert import CertBuilder
+from nvflare.lighter.impl.static_file import StaticFileBuilder
+from nvflare.lighter.impl.workspace import WorkspaceBuilder
+from nvflare.lighter.provisioner import Provisioner
+
+from polyhead.atomic import write_atomically
+from polyhead.errors import RunError
+from polyhead.flare.layout import AGREEMENT, local_folder
+
+__all__ = ["Kits", "Server", "provision", "settle"]
+
+_ORGANIZATION = "federation"
+_PROJECT = "polyhead"
+# Nobody ships code, runs shell commands, or starts another's job again.
+_COORDINATOR = {
+    **dict.fromkeys(("submit_job", "manage_job", "download_job", "view", "operate"), "any"),
+    **dict.fromkeys(("clone_job", "shell_commands", "byoc", "server-predeployed-flwr"), "none"),
+}
+_SERVER_HEARTBEAT = 60  # seconds without a sign of life after which a site is not connected
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server is: its host name, under which sites reach it, and its two ports."""
+
+    host: str
+    port: int
+    admin_port: int
+
+
+@dataclass(frozen=True)
+class Kits:
+    """The folders of kits, to be handed to their owners."""
+
+    server: Path
+    sites: Mapping[str, Path]
+    admin: Path
+    admin_name: str
+
+
+def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, admin: str) -> Kits:
+    """Make the kits of a federation.
+
+    Parameters
+    ----------
+    out
+        A folder that is not there yet. The key of the federation's own authority goes to ``authority``: keep it safe,
+        it can make kits for new sites.
+    agreement
+        See `polyhead.agreed.agreement_of`.
+    admin
+        The coordinator's name, such as an e-mail address.
+
+    Raises
+    ------
+    RunError
+        If the folder is there, or the engine cannot make the kits.
+    """
+    if out.exists():
+        raise RunError(
+            f"{out}: is there already, and a federation's keys are never overwritten. Choose another folder."
+        )
+    made = out / "authority"
+    made.mkdir(parents=True, mode=0o700)
+    project = Project(_PROJECT, "", props={"api_version": 3})
+    project.set_server(server.host, _ORGANIZATION, {"fed_learn_port": server.port, "admin_port": server.admin_port})
+    for site in sites:
+        project.add_client(site, _ORGANIZATION, {"allow_log_streaming": False})
+    project.add_admin(admin, _ORGANIZATION, {"role": "project_admin"})
+    builders = [WorkspaceBuilder(), StaticFileBuilder(config_folder="config", scheme="grpc"), CertBuilder()]
+    context = Provisioner(str(made), builders).provision(project)
+    if context.get(CtxKey.BUILD_ERROR):
+        raise RunError(f"{out}: the engine could not make the kits; its messages stand above.")
+    kits = _move(Path(context[CtxKey.CURRENT_PROD_DIR]), out, sites, server, admin)
+    _close_server(kits.server, agreement)
+    for kit in kits.sites.values():
+        _close_site(kit, agreement)
+    return kits
+
+
+def settle(kit: Path) -> None:
+    """Tell a server's kit where it is: the engine wants whole paths, and kits are carried about. Do it at each start.
+
+    As shipped, jobs lie under the temporary folder, lost when the machine starts anew and open to all.
+    """
+    file = local_folder(kit) / "resources.json"
+    settings = json.loads(file.read_text())
+    if "snapshot_persistor" not in settings:
+        return
+    settings["snapshot_persistor"]["args"]["storage"]["args"]["root_dir"] = str(kit.absolute() / "engine" / "snapshots")
+    for component in settings["components"]:
+        if component["id"] == "job_manager":
+            component["args"]["uri_root"] = str(kit.absolute() / "engine" / "jobs")
+    write_atomically(file, json.dumps(settings, indent=2))
+
+
+def _move(made: Path, out: Path, sites: Sequence[str], server: Server, admin: str) -> Kits:
+    places = {server.host: out / "server", admin: out / "admin", **{site: out / "sites" / site for site in sites}}
+    for name, place in places.items():
+        place.parent.mkdir(exist_ok=True)
+        shutil.move(made / name, place)
+        place.chmod(0o700)
+    return Kits(out / "server", {site: places[site] for site in sites}, out / "admin", admin)
+
+
+def _close_server(kit: Path, agreement: str) -> None:
+    settings = _resources(kit)
+    settings["servers"][0]["heart_beat_timeout"] = _SERVER_HEARTBEAT
+    # Sites stream no logs, so nothing listens for them.
+    _drop(settings, "log_receiver")
+    _write(kit, settings, agreement)
+    settle(kit)
+
+
+def _close_site(kit: Path, agreement: str) -> None:
+    settings = _resources(kit)
+    settings["allow_log_streaming"] = False
+    _drop(settings, "site_log_streamer")
+    for component in settings["components"]:
+        if component["id"] == "process_launcher":
+            component["path"] = "polyhead.flare.launcher.SiteJobLauncher"
+    _write(kit, settings, agreement)
+
+
+def _resources(kit: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((local_folder(kit) / "resources.json.default").read_text())
+    # Of the engine's own classes no job needs any.
+    settings["class_allow_list"] = ["polyhead."]
+    return settings
+
+
+def _drop(settings: dict[str, Any], component: str) -> None:
+    settings["components"] = [one for one in settings["components"] if one["id"] != component]
+
+
+def _write(kit: Path, settings: Mapping[str, Any], agreement: str) -> None:
+    local = local_folder(kit)
+    rights = {"format_version": "1.0", "permissions": {"project_admin": _COORDINATOR}}
+    write_atomically(local / "resources.json", json.dumps(settings, indent=2))
+    write_atomically(local / "authorization.json", json.dumps(rights, indent=2))
+    write_atomically(local / AGREEMENT, agreement)

@@ -1,0 +1,88 @@
+"""A site in its own house: its data, its model and its private states on its own disk, asked for one round at a time.
+
+Nothing here knows how a question came or where the answer goes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from polyhead.agreed import Agreed, plan_of, study_at
+from polyhead.errors import StudyError, UpdateError
+from polyhead.federation.methods import METHODS
+from polyhead.federation.own_states import OwnStates, keep_own, load_own, save_own
+from polyhead.federation.private_state import PrivateState, check_private
+from polyhead.federation.question import Question
+from polyhead.federation.site import Plan, Site, site_round
+from polyhead.federation.start import build_models, part_model
+from polyhead.federation.update import SiteUpdate
+from polyhead.sites import open_site, read_site, site_for
+from polyhead.toml_file import read_toml
+from polyhead.training.device import resolve_device
+from polyhead.training.model import SiteModel
+
+__all__ = ["Hospital", "open_hospital", "take_part"]
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A site that is open for one method with one seed."""
+
+    agreed: Agreed
+    plan: Plan
+    site: Site
+    model: SiteModel
+    first: PrivateState
+    states: OwnStates
+
+
+def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, method: str, seed: int) -> Hospital:
+    """Read a site's images and labels, and build its model.
+
+    Parameters
+    ----------
+    site_file
+        Its own TOML file: `manifest`, and what else a ``[[site]]`` of a study may say.
+    folder
+        Where its private states lie.
+
+    Raises
+    ------
+    PolyheadError
+        If anything of it is wrong.
+    """
+    study = study_at(agreed, name, read_toml(site_file, StudyError), site_file.parent, str(site_file))
+    plan, aliases = plan_of(agreed, method, seed), study.findings.aliases
+    source = open_site(study.site[0], read_site(study.site[0]), study, None)
+    chosen = METHODS[method].findings({name: source.manifest.findings}, aliases)
+    site = site_for(source, chosen[name], aliases)
+    device = resolve_device(study.training.device)
+    model = build_models([site], study.model, plan.sharing, seed, device)[name]
+    states = OwnStates(folder / method / f"seed-{seed}", name, f"{agreed.sha256}/{method}/{seed}")
+    return Hospital(agreed, plan, site, model, part_model(model, plan.sharing)[1], states)
+
+
+def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None] | None = None) -> SiteUpdate:
+    """Take part in a round; the state after it is on disk when this returns.
+
+    Raises
+    ------
+    UpdateError
+        If the server's agreement is another.
+    PolyheadError
+        If the own state is not there, or training comes to nothing.
+    """
+    if question.agreement != hospital.agreed.sha256:
+        raise UpdateError(
+            f"the server's study is {question.agreement[:12]}, this site's is {hospital.agreed.sha256[:12]}. "
+            "All hospitals must hold the same agreement: take it from the kit of the same day."
+        )
+    # What is not asked for any longer, or was never counted, goes first: it may be made anew.
+    keep_own(hospital.states, {question.own, *question.kept})
+    own = load_own(hospital.states, question.own, hospital.first)
+    update, own = site_round(
+        hospital.site, hospital.model, hospital.plan, question.round, question.shared, own, on_step
+    )
+    check_private(own)
+    save_own(hospital.states, question.round + 1, own)
+    return update

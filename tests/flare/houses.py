@@ -1,0 +1,154 @@
+"""Real processes on 127.0.0.1: a server and its sites, started from provisioned kits, and ended by their own groups."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from polyhead.agreed import Agreed, agreement_of, read_agreement
+from polyhead.coordinator import EVENTS, store_of
+from polyhead.events import read_events
+from polyhead.flare.kits import Kits, Server, provision
+from polyhead.flare.layout import AGREEMENT, SITE_FILE, STATES, local_folder
+from polyhead.flare.processes import start
+from polyhead.flare.supervisor import Patience, Post, run_federation
+from polyhead.study_file import load_study
+from tests.houses_by_hand import State, When, state_of
+
+ADMIN = "coordinator@federation.example"
+PATIENCE = Patience(sites=60, deadline=60, silence=8, start=90)
+
+
+@dataclass(frozen=True)
+class Houses:
+    """A federation's kits, and the processes started from them."""
+
+    kits: Kits
+    study: Path
+    running: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
+
+    @property
+    def agreed(self) -> Agreed:
+        return read_agreement(local_folder(self.kits.server) / AGREEMENT)
+
+    def post(self, seed: int) -> Post:
+        folder = store_of(self.agreed, self.kits.server / STATES, "ffl", seed).folder
+        return Post(self.kits.admin, ADMIN, folder / EVENTS)
+
+    def events(self, seed: int) -> list[dict[str, Any]]:
+        return read_events(self.post(seed).events)
+
+    def state(self, seed: int) -> State:
+        """Read the state that a deployed federation ended in: the server's part, and each site's from its own disk."""
+        homes = {site: kit / STATES for site, kit in self.kits.sites.items()}
+        return state_of(self.agreed, self.kits.server / STATES, homes, seed)
+
+    def rounds_done(self, seed: int) -> int:
+        return max((event["round"] + 1 for event in self.events(seed) if event["event"] == "round"), default=0)
+
+    def absent(self, seed: int) -> When:
+        """Say who did not count in which round that counted."""
+        return {
+            (row["round"], row["site"])
+            for event in self.events(seed)
+            if event["event"] == "round"
+            for row in event["rows"]
+            if row["status"] != "averaged"
+        }
+
+    def kit(self, name: str) -> Path:
+        return self.kits.server if name == "server" else self.kits.sites[name]
+
+    def start(self, *names: str) -> None:
+        for name in names:
+            with (self.kit(name) / "output.txt").open("ab") as log:
+                self.running[name] = start(self.kit(name), log)
+
+    def kill(self, name: str) -> None:
+        """End a house with all its processes, at once."""
+        process = self.running.pop(name)
+        family = [process.pid, *(one.pid for one in psutil.Process(process.pid).children(recursive=True))]
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pid in family:
+            # A job's process is of another group.
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def signal_job(self, name: str, number: signal.Signals) -> None:
+        """Signal the processes of a house that do a job's work."""
+        kinds = ("runner_process", "worker_process")
+        for one in psutil.Process(self.running[name].pid).children(recursive=True):
+            if any(kind in word for word in one.cmdline() for kind in kinds):
+                os.kill(one.pid, number)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def build(folder: Path, study_file: Path) -> Houses:
+    """Provision a study's kits, and give each site its own file."""
+    study = load_study(study_file)
+    names = [site.name for site in study.site]
+    kits = provision(folder / "kits", agreement_of(study), names, Server("localhost", *free_ports(2)), ADMIN)
+    for site in study.site:
+        (local_folder(kits.sites[site.name]) / SITE_FILE).write_text(f'manifest = "{site.manifest}"\n')
+    return Houses(kits, study_file)
+
+
+@contextmanager
+def open_houses(folder: Path, study_file: Path) -> Iterator[Houses]:
+    """Start a server and its sites, and end them all afterwards."""
+    houses = build(folder, study_file)
+    try:
+        houses.start("server", *houses.kits.sites)
+        yield houses
+    finally:
+        for name in list(houses.running):
+            houses.kill(name)
+
+
+@contextmanager
+def federation(houses: Houses, seed: int, rounds: int, length: int) -> Iterator[list[int]]:
+    """Run a federation beside what the block does to it; what is yielded holds the number of segments in the end."""
+    segments: list[int] = []
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            segments.append(run_federation(houses.post(seed), "ffl", seed, rounds, length, 3, 2, PATIENCE))
+        except BaseException as problem:  # It is raised again in the test's own thread.
+            problems.append(problem)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    yield segments
+    thread.join(timeout=240)
+    assert not thread.is_alive(), "the federation hangs"
+    if problems:
+        raise problems[0]
+
+
+def wait_until(houses: Houses, seed: int, rounds: int) -> None:
+    """Wait until so many rounds are done."""
+    began = time.monotonic()
+    while houses.rounds_done(seed) < rounds:
+        assert time.monotonic() - began < 120, f"no {rounds} rounds within two minutes"
+        time.sleep(0.05)

@@ -1,0 +1,85 @@
+"""Kits hold what their owner needs, nothing of another's, and close what the engine leaves open."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from polyhead.errors import RunError
+from polyhead.flare.kits import Kits, Server, provision, settle
+
+ADMIN = "coordinator@federation.example"
+
+
+@pytest.fixture(scope="module")
+def kits(tmp_path_factory: pytest.TempPathFactory) -> Kits:
+    out = tmp_path_factory.mktemp("federation") / "kits"
+    return provision(out, '{"agreed": 1}', ["a", "b"], Server("localhost", 8002, 8003), ADMIN)
+
+
+def local(kit: Path, name: str) -> Any:
+    return json.loads((kit / "local" / name).read_text())
+
+
+def components(kit: Path) -> dict[str, Any]:
+    return {one["id"]: one for one in local(kit, "resources.json")["components"]}
+
+
+def test_everybody_holds_the_same_agreement(kits: Kits) -> None:
+    for kit in (kits.server, *kits.sites.values()):
+        assert (kit / "local" / "agreement.json").read_text() == '{"agreed": 1}'
+
+
+def test_a_certificate_carries_its_owners_name_and_no_key_is_in_two_kits(kits: Kits) -> None:
+    keys = set()
+    for name, kit, file in (
+        ("localhost", kits.server, "server"),
+        (ADMIN, kits.admin, "client"),
+        *((site, kit, "client") for site, kit in kits.sites.items()),
+    ):
+        certificate = x509.load_pem_x509_certificate((kit / "startup" / f"{file}.crt").read_bytes())
+        assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == name
+        keys.add((kit / "startup" / f"{file}.key").read_text())
+    assert len(keys) == 4
+
+
+def test_only_our_classes_may_be_named_by_a_job_and_none_may_be_shipped(kits: Kits) -> None:
+    for kit in (kits.server, *kits.sites.values()):
+        settings = local(kit, "resources.json")
+        assert (settings["class_list_enforcement_mode"], settings["class_allow_list"]) == ("enforce", ["polyhead."])
+        roles = local(kit, "authorization.json")["permissions"]
+        assert [(role["byoc"], role["shell_commands"]) for role in roles.values()] == [("none", "none")]
+
+
+def test_sites_stream_no_logs_and_outlive_the_death_of_a_job(kits: Kits) -> None:
+    for kit in kits.sites.values():
+        assert local(kit, "resources.json")["allow_log_streaming"] is False
+        assert "site_log_streamer" not in components(kit)
+        assert components(kit)["process_launcher"]["path"] == "polyhead.flare.launcher.SiteJobLauncher"
+    assert "log_receiver" not in components(kits.server)
+
+
+def test_what_the_server_keeps_is_in_its_kit(kits: Kits) -> None:
+    assert "/tmp/nvflare" not in (kits.server / "local" / "resources.json").read_text()  # noqa: S108
+    assert components(kits.server)["job_manager"]["args"]["uri_root"].startswith(str(kits.server.absolute()))
+
+
+def test_only_its_owner_can_look_into_a_kit(kits: Kits) -> None:
+    for kit in (kits.server, kits.admin, *kits.sites.values(), kits.server.parent / "authority"):
+        assert kit.stat().st_mode & 0o077 == 0
+
+
+def test_keys_are_never_overwritten(kits: Kits) -> None:
+    with pytest.raises(RunError, match="never overwritten"):
+        provision(kits.server.parent, "{}", ["a"], Server("localhost", 8002, 8003), ADMIN)
+
+
+def test_a_kit_may_be_carried_elsewhere(kits: Kits, tmp_path: Path) -> None:
+    moved = tmp_path / "server"
+    shutil.copytree(kits.server, moved)
+    settle(moved)
+    assert str(kits.server) not in (moved / "local" / "resources.json").read_text()

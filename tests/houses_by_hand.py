@@ -1,0 +1,144 @@
+"""A deployed federation without an engine: each hospital with its own folder, and questions carried by a function."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from polyhead.agreed import Agreed, agreement_of, plan_of, read_agreement
+from polyhead.coordinator import Carry, store_of
+from polyhead.federation.failure import describe_failure
+from polyhead.federation.federate import Answer
+from polyhead.federation.methods import METHODS
+from polyhead.federation.own_states import OwnStates, load_own
+from polyhead.federation.private_state import PrivateState, load_private
+from polyhead.federation.question import Question
+from polyhead.federation.simulate import Watch, simulate
+from polyhead.federation.site import Plan, Site
+from polyhead.federation.snapshot import Store, load_snapshot, save_snapshot
+from polyhead.federation.start import build_models, initial_state
+from polyhead.federation.update import SiteUpdate
+from polyhead.hospital import Hospital, open_hospital, take_part
+from polyhead.phantom import Acquisition, write_site
+from polyhead.sites import open_site, read_site, site_for
+from polyhead.study_file import load_study
+from tests.conftest import TINY_SETTINGS
+
+FINDINGS = {"a": ("Pleural Effusion", "Cardiomegaly"), "b": ("Pleural Effusion", "Edema"), "c": ("Cardiomegaly",)}
+State = tuple[dict[str, torch.Tensor], dict[str, PrivateState]]
+When = Collection[tuple[int, str]]
+
+
+def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", settings: str = "") -> Path:
+    """Draw hospitals of phantoms, and write their study; `settings` are of its federation."""
+    for place, name in enumerate(sites):
+        size = {"train": 24, "val": 8, "test": 8}
+        look = Acquisition()
+        write_site(folder / name, site=name, findings=FINDINGS[name], acquisition=look, seed=place, size=32, **size)
+    parts = "".join(f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n' for name in sites)
+    rest = TINY_SETTINGS.replace("rounds = 2", f"rounds = {rounds}\n{settings}")
+    file = folder / "study.toml"
+    file.write_text(f'name = "phantoms"\nmethods = ["ffl"]\n{parts}{rest}')
+    return file
+
+
+def agreed_in(study_file: Path) -> Agreed:
+    """Write the agreement beside its study, and read it."""
+    file = study_file.with_name("agreement.json")
+    file.write_text(agreement_of(load_study(study_file)))
+    return read_agreement(file)
+
+
+def simulated(study_file: Path, folder: Path, absent: When = (), seed: int = 0) -> State:
+    """Train a study's ffl by `simulate`; who is absent in a round raises in it."""
+    study, agreed = load_study(study_file), agreed_in(study_file)
+    sources = [open_site(site, read_site(site), study, None) for site in study.site]
+    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, {})
+    sites = [site_for(one, chosen[one.name], {}) for one in sources]
+    plan, store = plan_of(agreed, "ffl", seed), Store(folder, "key")
+    models = build_models(sites, agreed.model, plan.sharing, seed, torch.device("cpu"))
+    start = save_snapshot(initial_state(models, plan.sharing, store), store)
+    watch = Watch(lambda rows, repeated: None, _absence(sites, plan, absent))
+    end = simulate(sites, models, plan, start, store, watch)
+    return dict(end.shared), {name: load_private(folder, name, end.private[name]) for name in models}
+
+
+def _absence(sites: Sequence[Site], plan: Plan, absent: When) -> Callable[[], None] | None:
+    """Return what raises in the first step of a round from which a site is absent; the sites take turns."""
+    if not absent:
+        return None
+    turns: Iterator[tuple[int, str]] = (
+        (round_, site.name)
+        for round_ in range(plan.federation.rounds)
+        for site in sites
+        for _ in range(1 if (round_, site.name) in absent else plan.federation.local_steps)
+    )
+
+    def on_step() -> None:
+        if next(turns) in absent:
+            raise ValueError("absent")
+
+    return on_step
+
+
+def state_of(agreed: Agreed, server: Path, houses: Mapping[str, Path], seed: int = 0) -> State:
+    """Read the last state of a deployed federation: the server's part, and each site's from its own disk."""
+    end = load_snapshot(store_of(agreed, server, "ffl", seed), agreed.sites)
+    assert end is not None
+    private = {}
+    for site, house in houses.items():
+        states = OwnStates(house / "ffl" / f"seed-{seed}", site, f"{agreed.sha256}/ffl/{seed}")
+        private[site] = load_own(states, end.private[site].rounds_done, PrivateState({}))
+    return dict(end.shared), private
+
+
+def open_all(study_file: Path, agreed: Agreed, folder: Path) -> dict[str, Hospital]:
+    """Open every hospital of a study, each with a file and a folder of its own."""
+    hospitals = {}
+    for site in load_study(study_file).site:
+        file = study_file.with_name(f"{site.name}.toml")
+        file.write_text(f'manifest = "{site.manifest}"\n')
+        hospitals[site.name] = open_hospital(agreed, site.name, file, folder / site.name, "ffl", 0)
+    return hospitals
+
+
+def carry_to(hospitals: Mapping[str, Hospital], asked: list[Question], lost: When = (), spoiled: When = ()) -> Carry:
+    """Carry questions, noting them in `asked`; some answers are lost on the way back, some spoiled."""
+
+    def carry(questions: Mapping[str, Question]) -> Iterator[Answer]:
+        for site, question in sorted(questions.items()):
+            asked.append(question)
+            began = time.monotonic()
+            try:
+                update = take_part(hospitals[site], question)
+            except Exception as problem:
+                yield Answer(site, time.monotonic() - began, failure=describe_failure(problem))
+                continue
+            if (question.round, site) in lost:
+                yield Answer(site, time.monotonic() - began, failure="no answer.", silent=True)
+            else:
+                spoil = (question.round, site) in spoiled
+                yield Answer(site, time.monotonic() - began, _spoil(update) if spoil else update)
+
+    return carry
+
+
+def _spoil(update: SiteUpdate) -> SiteUpdate:
+    return replace(update, loss=float("nan"))
+
+
+def differences(one: State, other: State) -> list[str]:
+    """Name every entry in which two federations are not bit for bit the same."""
+    assert one[1].keys() == other[1].keys()
+    found = [f"shared: {name}" for name in _differing(one[0], other[0])]
+    for site in one[1]:
+        found += [f"{site}: {name}" for name in _differing(one[1][site].model, other[1][site].model)]
+        found += [f"{site}: {name}" for name in _differing(one[1][site].optimizer, other[1][site].optimizer)]
+    return found
+
+
+def _differing(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if one[name].dtype != other[name].dtype or not torch.equal(one[name], other[name])]

@@ -1,0 +1,79 @@
+"""A site's record of its messages: any change to it shows."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from polyhead.audit import Part, record, verify
+from polyhead.errors import RunError
+
+PART = Part("backbone.w", "float32", (2, 2), 16, "ab" * 32)
+
+
+def write(file: Path, messages: int = 4) -> list[str]:
+    for number in range(messages):
+        record(file, "out" if number % 2 else "in", {"round": number // 2, "loss": 0.5}, [PART])
+    return file.read_text().splitlines(keepends=True)
+
+
+def test_a_record_is_summed_up(tmp_path: Path) -> None:
+    write(tmp_path / "audit.jsonl", 3)
+    found = verify(tmp_path / "audit.jsonl")
+    assert (found.messages, found.bytes) == ({"in": 2, "out": 1}, {"in": 32, "out": 16})
+
+
+def test_its_last_hash_changes_with_every_line(tmp_path: Path) -> None:
+    seen = set()
+    for _ in range(3):
+        write(tmp_path / "audit.jsonl", 1)
+        seen.add(verify(tmp_path / "audit.jsonl").last)
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_a_deleted_line_shows(gone: int, tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    lines = write(file)
+    file.write_text("".join(line for place, line in enumerate(lines) if place != gone))
+    with pytest.raises(RunError, match=f"line {gone + 1}: lines before it are missing"):
+        verify(file)
+
+
+def test_lines_that_changed_places_show(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    lines = write(file)
+    file.write_text("".join([lines[0], lines[2], lines[1], lines[3]]))
+    with pytest.raises(RunError, match="line 2"):
+        verify(file)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_any_changed_character_shows(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("record") / "audit.jsonl"
+    text = "".join(write(file))
+    place = data.draw(st.integers(0, len(text) - 1))
+    new = data.draw(st.characters(codec="ascii").filter(lambda char: char != text[place]))
+    changed = text[:place] + new + text[place + 1 :]
+    file.write_text(changed, newline="")
+    if " ".join(changed.split()) != " ".join(text.split()):
+        with pytest.raises(RunError):
+            verify(file)
+
+
+def test_a_line_that_a_kill_cut_off_is_taken_away_by_the_next(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    text = "".join(write(file))
+    file.write_text(text[:-7])
+    write(file, 1)
+    assert sum(verify(file).messages.values()) == 4
+
+
+def test_nothing_is_added_to_a_record_whose_end_was_changed(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    lines = write(file)
+    file.write_text("".join([*lines[:-1], lines[-1].replace("0.5", "0.6")]))
+    with pytest.raises(RunError, match="was changed"):
+        write(file, 1)

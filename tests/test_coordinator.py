@@ -1,0 +1,121 @@
+"""A federation whose server has no private states, without an engine: the same bits as in one process."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from polyhead.agreed import Agreed
+from polyhead.coordinator import EVENTS, Segment, run_segment, store_of
+from polyhead.events import read_events
+from polyhead.federation.federate import Answer
+from polyhead.federation.question import Question
+from polyhead.federation.run_lock import locked
+from polyhead.federation.snapshot_manifest import manifest_path
+from tests.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
+
+ROUNDS = 4
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_study(tmp_path_factory.mktemp("study"), ROUNDS)
+
+
+@pytest.fixture
+def agreed(study: Path) -> Agreed:
+    return agreed_in(study)
+
+
+def segment(until: int = ROUNDS, name: str = "one") -> Segment:
+    return Segment(name, "ffl", 0, until)
+
+
+def events_in(folder: Path) -> list[dict[str, object]]:
+    return read_events(folder / "server" / "ffl" / "seed-0" / EVENTS)
+
+
+def houses(folder: Path) -> dict[str, Path]:
+    return {site: folder / site for site in "abc"}
+
+
+def test_in_segments_it_equals_simulate(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    for until in (1, 3, ROUNDS):
+        # Each segment opens the hospitals anew, as processes that begin anew do.
+        carry = carry_to(open_all(study, agreed, tmp_path), [])
+        run_segment(agreed, segment(until, f"to {until}"), tmp_path / "server", carry)
+    assert not differences(simulated(study, tmp_path / "sim"), state_of(agreed, tmp_path / "server", houses(tmp_path)))
+    kinds = [event["event"] for event in events_in(tmp_path)]
+    assert kinds == ["begun", "round", "ended", "begun", "round", "round", "ended", "begun", "round", "ended"]
+
+
+@pytest.mark.parametrize("how", ["lost", "spoiled"])
+def test_a_round_that_did_not_count_leaves_no_trace_at_its_site(
+    how: str, study: Path, agreed: Agreed, tmp_path: Path
+) -> None:
+    asked: list[Question] = []
+    when = {(1, "b"), (3, "a")}
+    carry = carry_to(open_all(study, agreed, tmp_path), asked, **{how: when})
+    run_segment(agreed, segment(), tmp_path / "server", carry)
+    found = state_of(agreed, tmp_path / "server", houses(tmp_path))
+    assert not differences(simulated(study, tmp_path / "sim", absent=when), found)
+    assert [question.own for question in asked] == [0, 0, 0, 1, 1, 1, 2, 1, 2, 3, 3, 3]
+
+
+def test_a_server_that_lost_its_last_snapshot_goes_back_and_the_sites_with_it(
+    study: Path, agreed: Agreed, tmp_path: Path
+) -> None:
+    hospitals = open_all(study, agreed, tmp_path)
+    run_segment(agreed, segment(3), tmp_path / "server", carry_to(hospitals, []))
+    manifest_path(store_of(agreed, tmp_path / "server", "ffl", 0).folder, 3).unlink()
+    run_segment(agreed, segment(name="two"), tmp_path / "server", carry_to(hospitals, []))
+    assert not differences(simulated(study, tmp_path / "sim"), state_of(agreed, tmp_path / "server", houses(tmp_path)))
+
+
+def test_a_site_keeps_only_states_that_may_be_asked_for(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    run_segment(agreed, segment(), tmp_path / "server", carry_to(open_all(study, agreed, tmp_path), []))
+    kept = sorted(file.name for file in (tmp_path / "a").rglob("private-*"))
+    assert kept == [f"private-{rounds}.safetensors" for rounds in (2, 3, 4)]
+
+
+def test_a_site_with_another_agreement_is_left_out_with_a_reason(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    hospitals = open_all(study, agreed, tmp_path)
+    hospitals["b"] = replace(hospitals["b"], agreed=replace(agreed, sha256="0" * 64))
+    run_segment(agreed, segment(1), tmp_path / "server", carry_to(hospitals, []))
+    rows = events_in(tmp_path)[1]["rows"]
+    assert isinstance(rows, list)
+    assert "the server's study is" in rows[1]["status"]
+
+
+def test_a_silent_site_is_waited_for_twice_and_no_more_until_the_next_segment(
+    study: Path, agreed: Agreed, tmp_path: Path
+) -> None:
+    asked: list[Question] = []
+    hospitals = open_all(study, agreed, tmp_path)
+    lost = {(round_, "b") for round_ in range(3)}
+    run_segment(agreed, segment(3), tmp_path / "server", carry_to(hospitals, asked, lost=lost))
+    assert len(asked) == 3 + 3 + 2
+    run_segment(agreed, segment(name="two"), tmp_path / "server", carry_to(hospitals, asked))
+    assert len(asked) == 8 + 3
+    found = state_of(agreed, tmp_path / "server", houses(tmp_path))
+    assert not differences(simulated(study, tmp_path / "sim", absent=lost), found)
+
+
+def test_too_few_sites_end_the_segment_with_the_reasons(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    def nobody(questions: dict[str, Question]) -> Iterator[Answer]:
+        yield from (Answer(site, 0.0, failure="its process ended.", silent=True) for site in sorted(questions))
+
+    run_segment(agreed, segment(), tmp_path / "server", nobody)  # type: ignore[arg-type]
+    last = events_in(tmp_path)[-1]
+    assert last["event"] == "failed"
+    assert "its process ended" in str(last["reason"])
+
+
+def test_of_two_segments_at_once_the_second_is_refused(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    carry = carry_to(open_all(study, agreed, tmp_path), [])
+    with locked(store_of(agreed, tmp_path / "server", "ffl", 0).folder):
+        run_segment(agreed, segment(), tmp_path / "server", carry)
+    (only,) = events_in(tmp_path)
+    assert only["event"] == "failed"
+    assert "another process is running" in str(only["reason"])

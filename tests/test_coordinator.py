@@ -119,3 +119,12 @@ def test_of_two_segments_at_once_the_second_is_refused(study: Path, agreed: Agre
     (only,) = events_in(tmp_path)
     assert only["event"] == "failed"
     assert "another process is running" in str(only["reason"])
+
+
+def test_of_two_processes_of_a_site_the_second_is_left_out(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    hospitals = open_all(study, agreed, tmp_path)
+    with locked(hospitals["b"].states.folder):
+        run_segment(agreed, segment(1), tmp_path / "server", carry_to(hospitals, []))
+    rows = events_in(tmp_path)[1]["rows"]
+    assert isinstance(rows, list)
+    assert "another process of this site" in rows[1]["status"]

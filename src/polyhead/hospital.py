@@ -4,15 +4,17 @@ Nothing here knows how a question came or where the answer goes.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from polyhead.agreed import Agreed, plan_of, study_at
-from polyhead.errors import StudyError, UpdateError
+from polyhead.errors import RunError, StudyError, UpdateError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.federation.private_state import PrivateState, check_private
 from polyhead.federation.question import Question
+from polyhead.federation.run_lock import locked
 from polyhead.federation.site import Plan, Site, site_round
 from polyhead.federation.start import build_models, part_model
 from polyhead.federation.update import SiteUpdate
@@ -68,7 +70,7 @@ def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None
     Raises
     ------
     UpdateError
-        If the server's agreement is another.
+        If the server's agreement is another, or another process of this site is at work.
     PolyheadError
         If the own state is not there, or training comes to nothing.
     """
@@ -77,6 +79,18 @@ def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None
             f"the server's study is {question.agreement[:12]}, this site's is {hospital.agreed.sha256[:12]}. "
             "All hospitals must hold the same agreement: take it from the kit of the same day."
         )
+    with ExitStack() as alone:
+        try:
+            # A process of an earlier segment may not be dead.
+            alone.enter_context(locked(hospital.states.folder))
+        except RunError as problem:
+            raise UpdateError(
+                "another process of this site is at work there. End it, or wait for its end."
+            ) from problem
+        return _train(hospital, question, on_step)
+
+
+def _train(hospital: Hospital, question: Question, on_step: Callable[[], None] | None) -> SiteUpdate:
     # What is not asked for any longer, or was never counted, goes first: it may be made anew.
     keep_own(hospital.states, {question.own, *question.kept})
     own = load_own(hospital.states, question.own, hospital.first)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from polyhead.errors import StudyError, UpdateError
+from polyhead.federation import federate as loop_module
 from polyhead.federation import simulate as simulate_module
 from polyhead.federation import site as site_module
 from polyhead.federation.outliers import Distance, distance
@@ -227,7 +228,7 @@ def test_of_a_site_that_is_hostile_in_every_round_people_are_told_once(
     end, rows = federate(tmp_path, plan_for())
     assert differences(end, by_hand(plan_for(), when)) == []
     assert [row.status.split(":")[0] for row in rows if row.site == "b"] == ["left out"] * 3
-    told = [r.levelname for r in caplog.records if r.name == simulate_module.__name__ and "site b: left" in r.message]
+    told = [r.levelname for r in caplog.records if r.name == loop_module.__name__ and "site b: left" in r.message]
     assert told == ["WARNING", "INFO", "INFO"]
 
 

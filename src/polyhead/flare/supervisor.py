@@ -74,7 +74,9 @@ def session_of(post: Post) -> Iterator[Session]:
     try:
         session = new_secure_session(post.admin_name, str(post.admin_kit), timeout=30.0)
     except NoConnection as problem:
-        raise RunError(f"the server does not answer ({problem}). Start it, then give this command again.") from problem
+        raise RunError(
+            f"the server does not answer ({problem}). Start it; or this kit is of another federation: take its own."
+        ) from problem
     try:
         yield session
     finally:

@@ -86,12 +86,10 @@ ALLOWED = {
         *("report", "evaluation", "summary", "job", "federation", "training", "sites", "environment", "progress"),
         *("run_log", "findings", "manifest", "config", "study_file", "atomic", "errors"),
     },
-    "agreed": {"federation", "config", "study_file", "limited_file", "errors"},
-    "audit": {"limited_file", "atomic", "errors"},
-    "events": {"limited_file", "atomic", "errors"},
-    "coordinator": {"agreed", "events", "federation", "errors"},
-    "hospital": {"agreed", "federation", "training", "sites", "toml_file", "errors"},
-    "flare": {"agreed", "audit", "coordinator", "events", "hospital", "federation", "atomic", "errors"},
+    "deployment": {
+        *("federation", "training", "sites", "config", "study_file", "toml_file", "limited_file", "atomic", "errors"),
+    },
+    "flare": {"deployment", "federation", "atomic", "errors"},
     "demo": {"study", "phantom", "atomic", "progress"},
     "cli": {
         *(
@@ -114,7 +112,7 @@ ALLOWED = {
     "__init__": {"errors"},
 }
 ONLY_IN = {
-    "torch": ("training", "federation", "flare"),
+    "torch": ("training", "federation", "deployment", "flare"),
     "nvflare": ("flare/",),
     "monai": ("training",),
     "safetensors": ("training", "federation"),

@@ -6,7 +6,8 @@ Nothing is ever unpickled.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import accumulate
@@ -71,11 +72,17 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], *, mode: int 
         If the disk is full; the old file stays.
     """
     parts = _parts(tensors)
-    write_atomically(path, *parts, mode=mode)
+    with ThreadPoolExecutor(1) as beside:  # Hashing takes as long as writing, and both wait for nobody.
+        sha256 = beside.submit(_hash_of, parts)
+        write_atomically(path, *parts, mode=mode)
+    return Stored(sum(map(len, parts)), sha256.result())
+
+
+def _hash_of(parts: Sequence[bytes | memoryview]) -> str:
     sha256 = hashlib.sha256()
     for part in parts:
         sha256.update(part)
-    return Stored(sum(map(len, parts)), sha256.hexdigest())
+    return sha256.hexdigest()
 
 
 def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:

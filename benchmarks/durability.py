@@ -29,6 +29,7 @@ import torch
 from federation import CPU, FFL, paired_ratio, site
 from polyhead.config import Federation, Model, Training
 from polyhead.federation import aggregate as aggregate_module
+from polyhead.federation import federate as federate_module
 from polyhead.federation import simulate as simulate_module
 from polyhead.federation.means import weighted_mean
 from polyhead.federation.rounds import append_rounds
@@ -42,7 +43,8 @@ from polyhead.training.model import SiteModel
 PLAN = Plan(0, Federation(rounds=2, local_steps=20), Training(device="cpu"), FFL)
 ROUNDS_TO_KILL = 4
 STATE_WORK = [
-    *((simulate_module, name) for name in ("load_private", "save_private", "save_snapshot")),
+    *((simulate_module, name) for name in ("load_private", "save_private")),
+    (federate_module, "save_snapshot"),
     *((aggregate_module, name) for name in ("spool_state", "clear_spool")),
 ]
 

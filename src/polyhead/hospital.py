@@ -84,9 +84,7 @@ def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None
             # A process of an earlier segment may not be dead.
             alone.enter_context(locked(hospital.states.folder))
         except RunError as problem:
-            raise UpdateError(
-                "another process of this site is at work there. End it, or wait for its end."
-            ) from problem
+            raise UpdateError("another process of this site is at work. End it, or wait for its end.") from problem
         return _train(hospital, question, on_step)
 
 

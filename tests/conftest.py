@@ -31,8 +31,13 @@ FFL = Sharing(backbone=True, batch_norm=True, head=False)
 PLAIN = Augmentation(rotation=0, shift=0, scale=0, contrast=0, noise=0)
 
 
+# Minutes long each: several processes are done sooner if these begin first.
+LONGEST = ("test_kill.py", "test_kill_aimed.py", "test_damaged_runs.py", "test_disk_full.py")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the hour-long tests out unless they are asked for by name, whatever else `-m` says."""
+    """Begin with what takes longest; leave the hour-long tests out unless `-m` asks for them by name."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if "soak" not in config.option.markexpr:
         for item in items:
             if item.get_closest_marker("soak"):

@@ -26,7 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import monai.networks.nets  # noqa: F401  what the first network would import, in each child
 import torch
+import torch._dynamo  # and what the first optimizer would
 
 import polyhead.environment
 import polyhead.federation.simulate

@@ -5,11 +5,11 @@
 A fresh Python needs seconds to import PyTorch; a fork of one that has imported it and computed nothing needs
 milliseconds, and is killed like any other process. Input is a list of
 
-    {"study": FILE, "out": FOLDER, "after": [SECONDS, ...], "at": [OPERATION, ...]}
+    {"study": FILE, "out": FOLDER, "after": [[OPERATION, SECONDS], ...], "at": [OPERATION, ...]}
 
-Each start is killed so many seconds after it began, or right before its N-th file operation below `out` (a write is
-half done then). A last start runs to its end. Output: for each the number of kills that hit, the exit status of the
-last start, how many file operations it made and how long it took.
+Each start is killed so many seconds after its N-th file operation below `out`, which is a moment like any other on a
+machine of any speed; or right before it (a write is half done then). A last start runs to its end. Output: for each
+the number of kills that hit, the exit status of the last start, how many file operations it made and how long it took.
 """
 
 import json
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import monai.networks.nets  # noqa: F401  what the first network would import, in each child
 import torch
 import torch._dynamo  # what the first optimizer would import, in each child
 
@@ -33,9 +34,8 @@ _OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "rmdir")
 def drive(job: dict[str, Any]) -> dict[str, float]:
     arguments = ["polyhead", "run", job["study"], "--out", job["out"]]
     hits = 0
-    for seconds in job.get("after", []):
-        child = start(arguments, lambda: None)
-        hits += stopped_after(child, seconds)
+    for number, seconds in job.get("after", []):
+        hits += killed_after(arguments, number, seconds, job["out"])
     for number in job.get("at", []):
         child = start(arguments, lambda number=number: kill_before(number, job["out"]))
         hits += wait(child) == -signal.SIGKILL
@@ -62,10 +62,27 @@ def start(arguments: list[str], prepare: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def stopped_after(child: int, seconds: float) -> bool:
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
+def killed_after(arguments: list[str], number: int, seconds: float, folder: str) -> bool:
+    """Kill a start some time after an operation; return whether it was still running."""
+    told, tell = os.pipe()
+    child = start(arguments, lambda: tell_at(number, folder, tell))
+    os.close(tell)
+    if os.read(told, 1):  # Nothing: it ended before.
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    os.close(told)
     return wait(child) == -signal.SIGKILL
+
+
+def tell_at(number: int, folder: str, tell: int) -> None:
+    real = os.write
+
+    def note(count: int) -> bool:
+        if count == number:
+            real(tell, b".")
+        return False
+
+    watch(folder, note)
 
 
 def wait(child: int) -> int:

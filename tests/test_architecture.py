@@ -22,14 +22,14 @@ ALLOWED = {
     "limited_file": {"errors"},
     "seeds": set(),
     "findings": {"errors"},
-    "tables": {"errors"},
+    "tables": {"limited_file", "errors"},
     "config": set(),
     "study_file": {"config", "errors", "findings"},
     "problems": set(),
     "printable": set(),
     "run_log": {"printable", "errors"},
     "stopping": set(),
-    "toml_file": {"errors"},
+    "toml_file": {"limited_file", "errors"},
     "site_file": {"toml_file", "errors", "findings", "atomic"},
     "manifest_rules": {"problems", "findings"},
     "manifest": {"manifest_rules", "problems", "site_file", "errors", "findings", "tables", "atomic"},
@@ -79,19 +79,17 @@ ALLOWED = {
     "finished": {"json_file", "limited_file", "atomic", "errors"},
     "outputs": {"evaluation", "predictions", "federation", "training", "sites", "config"},
     "job": {
-        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping"),
+        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping", "limited_file"),
         *("config", "errors"),
     },
     "study": {
         *("report", "evaluation", "summary", "job", "federation", "training", "sites", "environment", "progress"),
         *("run_log", "findings", "manifest", "config", "study_file", "atomic", "errors"),
     },
-    "agreed": {"federation", "config", "study_file", "limited_file", "errors"},
-    "audit": {"limited_file", "atomic", "errors"},
-    "events": {"limited_file", "atomic", "errors"},
-    "coordinator": {"agreed", "events", "federation", "errors"},
-    "hospital": {"agreed", "federation", "training", "sites", "toml_file", "errors"},
-    "flare": {"agreed", "audit", "coordinator", "events", "hospital", "federation", "atomic", "errors"},
+    "deployment": {
+        *("federation", "training", "sites", "config", "study_file", "toml_file", "limited_file", "atomic", "errors"),
+    },
+    "flare": {"deployment", "federation", "atomic", "errors"},
     "demo": {"study", "phantom", "atomic", "progress"},
     "cli": {
         *(
@@ -114,7 +112,7 @@ ALLOWED = {
     "__init__": {"errors"},
 }
 ONLY_IN = {
-    "torch": ("training", "federation", "flare"),
+    "torch": ("training", "federation", "deployment", "flare"),
     "nvflare": ("flare/",),
     "monai": ("training",),
     "safetensors": ("training", "federation"),

@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from polyhead.atomic import append_durably, remove_leftovers, replacing, write_atomically
+from polyhead.atomic import append_durably, make_folders, remove_leftovers, replacing, write_atomically
 from polyhead.errors import DiskError
 
+NOBODY = 99_999_999  # above any process number that a system gives
 OPERATIONS = ("open", "write", "fsync", "replace", "mkdir")
 
 
@@ -217,20 +220,91 @@ def killed_while_writing(path: Path) -> Path:
 def test_what_a_killed_process_left_is_removed_anywhere_below(tmp_path: Path) -> None:
     left = [killed_while_writing(tmp_path / name) for name in ("f", "a b\n.c", "deep/er/model.json")]
     (tmp_path / "target").mkdir()
-    (tmp_path / "target/.f.1.0123abcd.tmp").symlink_to(tmp_path / "keep")
-    (tmp_path / ".f.2.0123abcd.tmp").mkdir()
+    (tmp_path / f"target/.f.{NOBODY}.0123abcd.tmp").symlink_to(tmp_path / "keep")
+    (tmp_path / f".f.{NOBODY}.0123abcd.tmp").mkdir()
     (tmp_path / "keep").write_text("x")
     (tmp_path / "deep/elsewhere").symlink_to(tmp_path / "target")
     assert all(path.exists() for path in left)
     assert remove_leftovers(tmp_path) == 3
     assert not any(path.exists() for path in left)
-    assert (tmp_path / "target/.f.1.0123abcd.tmp").is_symlink()
-    assert (tmp_path / ".f.2.0123abcd.tmp").is_dir()
+    assert (tmp_path / f"target/.f.{NOBODY}.0123abcd.tmp").is_symlink()
+    assert (tmp_path / f".f.{NOBODY}.0123abcd.tmp").is_dir()
     assert (tmp_path / "keep").exists()
     assert remove_leftovers(tmp_path) == 0
 
 
-processes = st.sampled_from(["1", "4711", "0", "01", "٣", "1٣", "-1", ""])
+def test_the_file_of_a_process_that_still_writes_stays_until_it_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom polyhead.atomic import replacing\n"
+        "with replacing(Path(sys.argv[1])) as temporary:\n"
+        "  temporary.write_text('half')\n  print(temporary, flush=True)\n  sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "f")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        temporary = Path(process.stdout.readline().rstrip("\n"))
+        assert remove_leftovers(tmp_path) == 0
+        assert temporary.read_text() == "half"
+        process.kill()
+        process.wait()
+    assert remove_leftovers(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_process_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(process: int, signal: int) -> None:
+        assert (process, signal) == (4711, 0)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "kill", refuse)
+    (tmp_path / ".f.4711.0123abcd.tmp").touch()
+    assert remove_leftovers(tmp_path) == 0
+
+
+def test_a_number_that_came_round_again_and_is_ours_now_keeps_nothing(tmp_path: Path) -> None:
+    (tmp_path / f".f.{os.getpid()}.0123abcd.tmp").touch()
+    assert remove_leftovers(tmp_path) == 1
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_who_may_read_a_file_is_settled_before_its_first_byte(
+    mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, write = [], os.write
+
+    def watched(descriptor: int, content: bytes) -> int:
+        seen.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        return write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", watched)
+    before = os.umask(0o027)
+    try:
+        (tmp_path / "f").touch(0o666)
+        write_atomically(tmp_path / "f", "x", mode=mode)
+        write_atomically(tmp_path / "usual", "x")
+    finally:
+        os.umask(before)
+    assert seen == [mode & ~0o027, 0o640]
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == mode & ~0o027
+
+
+def test_folders_that_are_made_are_on_disk_with_every_name_above_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, fsync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    make_folders(tmp_path / "a/b")
+    assert flushed == [tmp_path, tmp_path / "a"]
+    make_folders(tmp_path / "a/b")
+    assert len(flushed) == 2
+
+
+processes = st.sampled_from([str(NOBODY), "9" * 30, "1", "0", "01", "٣", "1٣", "-1", ""])
 codes = st.sampled_from(["0123abcd", "00000000", "0123ABCD", "0123abc", "0123abcde", "0123abcg"])
 ends = st.sampled_from([".tmp", ".TMP", "", ".tmp~", ".tmp\n"])
 near = st.builds(
@@ -245,7 +319,8 @@ names = near | st.text(st.characters(exclude_characters="/\0", codec="utf-8"), m
 
 
 @given(st.sets(names.filter(lambda name: name not in (".", "..")), max_size=5))
-@example({".f.1٣.0123abcd.tmp", ".f.13.0123abcd.tmp"})
+@example({f".f.{NOBODY}٣.0123abcd.tmp", f".f.{NOBODY}3.0123abcd.tmp"})
+@example({".f.1.0123abcd.tmp"})
 @settings(max_examples=300, deadline=None)
 def test_only_names_that_we_give_are_removed(tmp_path_factory: pytest.TempPathFactory, found: set[str]) -> None:
     folder = tmp_path_factory.mktemp("names")
@@ -263,4 +338,4 @@ def is_ours(name: str) -> bool:
     stem, _, process = before.rpartition(".")
     numbered = process.isascii() and process.isdigit() and not process.startswith("0")
     coded = len(code) == 8 and set(code) <= set("0123456789abcdef")
-    return rest == "tmp" and coded and numbered and stem.startswith(".") and len(stem) > 1
+    return rest == "tmp" and coded and numbered and int(process) >= NOBODY and stem.startswith(".") and len(stem) > 1

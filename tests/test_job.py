@@ -1,8 +1,10 @@
 """What becomes of a training's last and best states: which of them a site gets, and whose failure costs whom what."""
 
+import errno
 import json
 import logging
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from polyhead import job as job_module
-from polyhead.errors import CacheError, DiskError, RunError
+from polyhead.errors import CacheError, DiskError, PolyheadError, RunError
+from polyhead.evaluation import evaluate_run
 from polyhead.outputs import write_outputs
 from polyhead.study import run_study
 from tests.conftest import TINY_SETTINGS, write_two_sites
@@ -155,3 +158,46 @@ def test_fine_tuning_that_diverges_leaves_no_model(sites: tuple[Path, str], monk
     assert not (run / "models/ffl/seed-0/b/model.json").exists()
     assert re.search("fine-tuning diverged", (run / "run.log").read_text())
     assert (run / "models/ffl/seed-0/a/model.json").is_file()
+
+
+@pytest.mark.parametrize("file", ["state/ffl/seed-0/done.json", "predictions/ffl/seed-0/b/test.parquet"])
+def test_a_finished_training_is_not_thrown_away_because_a_file_cannot_be_read_now(
+    file: str, sites: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_file, run = study(sites, f"unread-{Path(file).stem}", '"ffl"', TINY_SETTINGS)
+    run_study(study_file, run, QUIET)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.suffix in (".safetensors", ".parquet")}
+    real = os.open
+
+    def fails(path: Any, *about: Any, **more: Any) -> int:
+        if str(path) == str(run / file):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(path, *about, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fails)
+        with pytest.raises(RunError, match=re.escape(f"{file}: cannot be read (Too many open files)")):
+            run_study(study_file, run, QUIET)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    run_study(study_file, run, QUIET)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_what_was_damaged_is_gone_before_it_is_made_again(
+    sites: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a number could be computed from it while, or after, the new training is cut off."""
+    study_file, run = study(sites, "again", '"ffl"', TINY_SETTINGS)
+    run_study(study_file, run, QUIET)
+    predictions = run / "predictions/ffl/seed-0/a/test.parquet"
+    predictions.write_bytes(predictions.read_bytes()[:-1] + b"?")
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job_module, "_train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study_file, run, QUIET)
+    assert not predictions.exists()
+    with pytest.raises(PolyheadError, match="predictions"):
+        evaluate_run(run, 10, ["ffl"])

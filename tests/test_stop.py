@@ -40,10 +40,10 @@ def test_ctrl_c_in_a_round_ends_after_the_step_and_the_same_command_goes_on(runs
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
     _, said = process.communicate(timeout=60)
-    assert time.monotonic() - began < 5
     assert process.returncode == 130
+    # It did not go on to the end of the round, which has 60 steps.
+    assert not (out / "state/ffl/seed-0/round-2.json").exists()
     assert said.endswith(GOES_ON)
     assert re.fullmatch(r"WARNING +stopping after this step; again to stop at once +\n", said.removesuffix(GOES_ON))
     assert (out / "run.log").read_text().endswith("ERROR stopped by a signal.\n")

@@ -149,5 +149,5 @@ def test_a_fault_after_the_first_block_is_found(tmp_path: Path, monkeypatch: pyt
 def test_a_table_too_large_for_any_hospital_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "table.csv").open("wb") as file:
         file.truncate(2**31 + 1)  # sparse: it takes no disk
-    with pytest.raises(ManifestError, match=r"table\.csv: 2,147,483,649 bytes; at most 2,147,483,648 are read"):
+    with pytest.raises(ManifestError, match=r"table\.csv: 2,147,483,649 bytes; .* at most 2,147,483,648"):
         read_text_table(tmp_path / "table.csv", ManifestError)

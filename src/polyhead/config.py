@@ -142,7 +142,7 @@ class Federation(_Section):
     validate_every
         Every so many rounds each site measures the AUROC on its validation images; 0 is never.
     select
-        Which round becomes the model: the ``last``, or the ``best`` by the sites' mean validation AUROC, which is
+        Which state becomes a site's model: the ``last``, or the ``best`` by the site's own validation AUROC, which is
         worth it where training runs into overfitting. ``best`` needs `validate_every`.
     """
 

@@ -31,6 +31,7 @@ from polyhead.federation.snapshot import (
 )
 from polyhead.federation.start import build_models, initial_state
 from polyhead.finished import check_finished, write_finished
+from polyhead.limited_file import may_pass
 from polyhead.outputs import output_files, write_outputs
 from polyhead.sites import SiteSource, site_for
 from polyhead.stopping import gently
@@ -77,7 +78,8 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
     Raises
     ------
     RunError
-        If a round had too few sites; method, seed, round and sites are named. If a folder stands where a file belongs.
+        If a round had too few sites; method, seed, round and sites are named. If sites failed after the last round. If
+        a folder stands where a file belongs, or a file cannot be read now.
     DiskError
         If the disk is full.
     """
@@ -87,7 +89,7 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
     if _is_whole(job, done, outputs):
         mend_rounds(job.run, job.method.name, job.seed, job.study.federation.rounds)
     else:
-        done.unlink(missing_ok=True)
+        _forget(done, outputs)
         _train(job, sources, progress)
         write_finished(done, job.run, outputs)
     remove_snapshots(job.store)
@@ -104,9 +106,18 @@ def _is_whole(job: Job, done: Path, outputs: Sequence[Path]) -> bool:
     try:
         check_finished(done, job.run, outputs)
     except RunError as problem:
+        if may_pass(problem):
+            raise
         _log.warning("%s is trained again. %s", job.name, problem)
         return False
     return True
+
+
+def _forget(done: Path, outputs: Sequence[Path]) -> None:
+    """Remove what was finished and is damaged since, before what vouched for it: a number could be computed from it."""
+    if os.path.lexists(done):
+        for file in (*outputs, done):
+            file.unlink(missing_ok=True)
 
 
 def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
@@ -181,21 +192,26 @@ def _validation_auroc(model: SiteModel, site: Site) -> float | None:
 
 def _finish(job: Job, sites: Sequence[Site], models: dict[str, SiteModel], plan: Plan, end: Snapshot) -> None:
     """Finish each site; one that fails does not keep the others from their results."""
-    failed = {}
+    failed: dict[str, Exception] = {}
     for site in sites:
         try:
             _finish_site(job, site, models[site.name], plan, end)
-        except DiskError:
+        except (DiskError, OSError):  # The run's folder is everybody's.
             raise
         except Exception as problem:
             _log.info("%s, site %s failed at the end: %s", job.name, site.name, problem, exc_info=problem)
-            failed[site.name] = str(problem) if isinstance(problem, PolyheadError) else describe_failure(problem)
+            failed[site.name] = problem
     if failed:
-        reasons = "; ".join(f"site {name}: {reason.rstrip('.')}" for name, reason in failed.items())
+        reasons = "; ".join(f"site {name}: {_reason(problem).rstrip('.')}" for name, problem in failed.items())
+        others = " What the others trained is written." if len(failed) < len(sites) else ""
         raise RunError(
-            f"{job.name}: after the last round {len(failed)} of {len(sites)} sites failed. {reasons}. What the others "
-            "trained is written; mend these, then give the same command again."
-        )
+            f"{job.name}: after the last round {len(failed)} of {len(sites)} sites failed. {reasons}.{others} Mend "
+            "this, then give the same command again."
+        ) from next(iter(failed.values()))
+
+
+def _reason(problem: Exception) -> str:
+    return str(problem) if isinstance(problem, PolyheadError) else describe_failure(problem)
 
 
 def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapshot) -> None:

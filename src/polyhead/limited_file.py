@@ -9,7 +9,9 @@ from pathlib import Path
 
 from polyhead.errors import PolyheadError
 
-__all__ = ["limited_file", "read_limited"]
+__all__ = ["limited_file", "may_pass", "read_limited"]
+
+_MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 @contextmanager
@@ -21,7 +23,8 @@ def limited_file(
     Parameters
     ----------
     remedy
-        What the error tells the reader to do; by default, to look at what lies there.
+        What the error tells the reader to do about what lies there; by default, to look at it. Of a file that is there
+        and only cannot be read, nothing is advised but to look for the cause.
 
     Raises
     ------
@@ -45,7 +48,9 @@ def limited_file(
         finally:
             os.close(descriptor)
     except OSError as problem:
-        what_to_do = remedy or "Check the path and its permissions."
+        what_to_do = (
+            remedy if remedy and isinstance(problem, _MISSING) else "Check the path, its permissions and the disk."
+        )
         raise error(f"{path}: cannot be read ({problem.strerror}). {what_to_do}") from problem
 
 
@@ -55,6 +60,14 @@ def _open(path: Path, error: type[PolyheadError], remedy: str | None) -> int:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as problem:
         raise error(f"{str(path)!r}: no file can have this name. {remedy or 'Check the path.'}") from problem
+
+
+def may_pass(problem: PolyheadError) -> bool:
+    """Tell whether an error of `limited_file` says nothing of the file: too many are open, no permission, a bad disk.
+
+    What is missing is missing, and counts as damage.
+    """
+    return isinstance(problem.__cause__, OSError) and not isinstance(problem.__cause__, _MISSING)
 
 
 def read_limited(path: Path, error: type[PolyheadError], most_bytes: int, remedy: str | None = None) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from polyhead.errors import PolyheadError
+from polyhead.limited_file import read_limited
 
 __all__ = ["read_text_table", "rows_to_frame"]
 
@@ -56,14 +57,7 @@ def _parse(path: Path, error: type[PolyheadError]) -> pl.DataFrame:
 
 
 def _read_bytes(path: Path, error: type[PolyheadError]) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise error(f"{path}: is not a file.")
-        if path.stat().st_size > _MAX_BYTES:
-            raise error(f"{path}: {path.stat().st_size:,} bytes; at most {_MAX_BYTES:,} are read.")
-        raw = path.read_bytes().rstrip(b"\r\n")
-    except OSError as problem:
-        raise error(f"{path}: cannot be read ({problem.strerror}). Check the path and its permissions.") from problem
+    raw = read_limited(path, error, _MAX_BYTES).rstrip(b"\r\n")
     if not raw or b"\0" in raw:
         raise error(f"{path}: is {'not text' if raw else 'empty'}. A CSV file with a header line is needed.")
     return raw

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from polyhead.errors import PolyheadError
+from polyhead.limited_file import read_limited
 
 __all__ = ["read_toml"]
 
@@ -20,16 +21,7 @@ def read_toml(path: Path, error: type[PolyheadError]) -> dict[str, Any]:
     PolyheadError
         Of the class `error`: the file is missing, no file, too large, or no TOML.
     """
-    try:
-        # Opening a pipe or a device could wait for ever.
-        if path.exists() and not path.is_file():
-            raise error(f"{path}: is not a file.")
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as problem:
-        raise error(f"{path}: cannot be read ({problem.strerror}). Check the path and its permissions.") from problem
-    if len(content) > _MOST_BYTES:
-        raise error(f"{path}: more than {_MOST_BYTES:,} bytes, too many for a file of settings.")
+    content = read_limited(path, error, _MOST_BYTES)
     try:
         settings = tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as problem:

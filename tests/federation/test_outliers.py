@@ -9,18 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyhead.errors import UpdateError
-from polyhead.federation.outliers import Distance, distance, finite_distance, median_distance, too_far
+from polyhead.federation.outliers import Distance, distance, finite_distance, too_far, usual_distance
 from polyhead.federation.update import SiteUpdate
 
 CURRENT = {
     "w": torch.tensor([1.0, 1.0]),
     "bn.running_mean": torch.tensor([0.0]),
+    "bn.running_var": torch.tensor([4.0]),
     "bn.num_batches_tracked": torch.tensor(5),
 }
 
 
-def state(w: list[float], mean: float = 0.0, count: int = 5) -> dict[str, torch.Tensor]:
-    values = (torch.tensor(w), torch.tensor([mean]), torch.tensor(count))
+def state(w: list[float], mean: float = 0.0, var: float = 4.0, count: int = 5) -> dict[str, torch.Tensor]:
+    values = (torch.tensor(w), torch.tensor([mean]), torch.tensor([var]), torch.tensor(count))
     return dict(zip(CURRENT, values, strict=True))
 
 
@@ -33,13 +34,10 @@ def weights(*values: float) -> dict[str, Distance]:
 
 
 def test_the_distance_by_hand_parts_statistics_from_weights_and_counts_no_counters() -> None:
-    assert distance(state([4.0, 5.0], mean=-2.0, count=1000), CURRENT) == (5.0, 2.0)
+    # A mean of -2 is one deviation away, a deviation of 6 two: the root of (1 + 4) / 2; but for a thousandth.
+    found = distance(state([4.0, 5.0], mean=-2.0, var=36.0, count=1000), CURRENT)
+    assert found == (5.0, pytest.approx(math.sqrt((1 + 4) / 2 / 1.001), rel=1e-8))
     assert distance(CURRENT, CURRENT) == (0.0, 0.0)
-
-
-def test_a_variance_is_a_statistic_too() -> None:
-    ones = {"layer.bn.running_var": torch.ones(4), "layer.bn.weight": torch.ones(9)}
-    assert distance(ones, {name: 0 * tensor for name, tensor in ones.items()}) == (3.0, 2.0)
 
 
 @pytest.mark.parametrize("size", [1, 2**16 - 1, 2**16, 2**16 + 1, 200_001])
@@ -80,7 +78,7 @@ def test_one_value_that_is_not_finite_is_found_wherever_it_is(bad: float, at: in
 
 
 def test_a_finite_update_has_its_distance() -> None:
-    assert finite_distance(update([4.0, 5.0], 2.0), CURRENT) == (5.0, 2.0)
+    assert finite_distance(update([4.0, 5.0], 2.0), CURRENT) == distance(state([4.0, 5.0], 2.0), CURRENT)
 
 
 def test_a_distance_that_overflows_is_too_far() -> None:
@@ -92,7 +90,7 @@ def test_a_distance_that_overflows_is_too_far() -> None:
 
 
 def judged(distances: dict[str, Distance], factor: float) -> dict[str, float]:
-    return too_far(distances, median_distance(distances.values()), factor)
+    return too_far(distances, usual_distance(distances.values()), factor)
 
 
 def test_too_far_by_hand() -> None:
@@ -107,6 +105,13 @@ def test_weights_that_went_far_do_not_hide_behind_statistics_and_the_other_way_r
     assert judged({**honest, "c": Distance(40.0, 95.0)}, 10) == {"c": 40.0 / 1.1}
     assert judged({**honest, "c": Distance(1.0, 2000.0)}, 10) == {"c": 2000.0 / 100.0}
     assert judged({**honest, "c": Distance(22.0, 3000.0)}, 10) == {"c": 30.0}
+
+
+def test_one_deviation_is_never_too_far() -> None:
+    settled = {"a": Distance(1.0, 0.001), "b": Distance(1.0, 0.001)}
+    assert judged({**settled, "c": Distance(1.0, 0.99)}, 10) == {}
+    assert judged({**settled, "c": Distance(1.0, 1.01)}, 10) == {"c": pytest.approx(10.1)}
+    assert judged({**settled, "c": Distance(1.0, 1.01)}, 2) == {"c": pytest.approx(2.02)}
 
 
 @pytest.mark.parametrize("values", [(), (9.0,), (1e-9, 1e9), (0.0, 0.0, 5.0)])
@@ -132,7 +137,62 @@ def test_at_least_half_always_stay(distances: dict[str, Distance], factor: float
 
 @given(st.dictionaries(st.text(max_size=3), st.builds(Distance, PARTS, PARTS), max_size=9), st.floats(1.01, 1e6))
 def test_of_each_distance_at_least_half_are_near(distances: dict[str, Distance], factor: float) -> None:
+    far = judged(distances, factor)
+    found = set()
     for part in range(2):
-        alone = {site: Distance(found[part], 0.0) for site, found in distances.items()}
-        assert judged(alone, factor).keys() <= judged(distances, factor).keys()
-    assert len(judged(distances, factor)) <= len(distances)
+        alone = {site: Distance(*(found * (n == part) for n, found in enumerate(d))) for site, d in distances.items()}
+        found |= judged(alone, factor).keys()
+        assert 2 * len(judged(alone, factor)) <= len(distances)
+    assert far.keys() == found
+
+
+def test_the_scale_by_hand() -> None:
+    first = [Distance(3.0, 10.0), Distance(1.0, 30.0), Distance(2.0, 20.0)]
+    assert usual_distance(first, Distance(9.0, 9.0)) == (2.0, 20.0)
+    for two in ([], first[:1], first[:2]):
+        assert usual_distance(two) is None
+        assert usual_distance(two, Distance(9.0, 9.0)) == (9.0, 9.0)
+
+
+@pytest.mark.parametrize("start", [0.0, 5.0])
+@pytest.mark.parametrize("gap", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("noise", [0.001, 0.1, 0.3])
+def test_a_hospital_of_other_patients_is_not_shut_out_when_the_others_statistics_have_settled(
+    start: float, gap: float, noise: float
+) -> None:
+    """Seven sites of one population and an eighth of another, whose statistics always move; 30 rounds of 5 steps."""
+    generator = torch.Generator().manual_seed(0)
+    share, usual = 1 - 0.9**5, None
+    ours = {"running_mean": torch.full((32,), start), "running_var": torch.ones(32)}
+    for _ in range(30):
+        means = [noise * torch.randn(32, generator=generator) + (gap if site == 7 else 0.0) for site in range(8)]
+        sent = [{**ours, "running_mean": torch.lerp(ours["running_mean"], mean, share)} for mean in means]
+        distances = {str(site): distance(state, ours) for site, state in enumerate(sent)}
+        usual = usual_distance(distances.values(), usual)
+        assert too_far(distances, usual, 10) == {}
+        ours["running_mean"] = torch.stack([state["running_mean"] for state in sent]).mean(0)
+
+
+@pytest.mark.parametrize("entry", ["running_mean", "running_var"])
+def test_statistics_a_thousand_deviations_away_are_too_far_however_settled_the_others_are(entry: str) -> None:
+    current = {"running_mean": torch.zeros(32), "running_var": torch.full((32,), 4.0)}
+    near = {"running_mean": torch.full((32,), 0.01), "running_var": torch.full((32,), 4.1)}
+    spoiled = {**near, entry: near[entry] + 2000.0 ** (2 if entry == "running_var" else 1)}
+    distances = {name: distance(state, current) for name, state in {"a": near, "b": near, "c": spoiled}.items()}
+    (times,) = judged(distances, 10).values()
+    assert times == pytest.approx(10 * 1000 / math.sqrt(2), rel=1e-2)
+
+
+def test_a_running_mean_of_a_layer_without_variance_is_measured_as_weights_are() -> None:
+    alone = {"layer.running_mean": torch.zeros(4)}
+    assert distance({"layer.running_mean": torch.ones(4)}, alone) == (2.0, 0.0)
+    with pytest.raises(UpdateError, match="not finite"):
+        finite_distance(SiteUpdate("a", 0, 1, 0.5, {"layer.running_mean": torch.full((4,), math.nan)}), alone)
+
+
+def test_a_silent_channel_that_wakes_is_measured_by_the_deviations_of_its_layer() -> None:
+    current = {"running_mean": torch.zeros(4), "running_var": torch.tensor([0.0, 1.0, 1.0, 1.0])}
+    woken = {**current, "running_var": torch.ones(4)}
+    found = distance(woken, current).statistics
+    assert found == pytest.approx(math.sqrt(1 / (0.75 / 1000) / 8), rel=1e-6)
+    assert distance({**current, "running_var": torch.zeros(4)}, {**current, "running_var": torch.zeros(4)}) == (0, 0)

@@ -77,7 +77,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     file = PrivateFile(1, Stored(10, ""))
     with pytest.raises(RunError, match="cannot be read"):
         load_private(tmp_path, "a", file)
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     os.mkfifo(path)
     with pytest.raises(RunError, match="is not a file"):
         load_private(tmp_path, "a", file)

@@ -1,5 +1,6 @@
 """Who may write to a run directory, whose it is, and how a new one begins in its place."""
 
+import errno
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from polyhead.errors import RunError
+from polyhead.errors import DiskError, RunError
 from polyhead.federation.run_dir import Opened, open_run
 
 STUDY = """
@@ -165,7 +166,7 @@ def test_a_process_that_was_killed_is_noticed_once(run: Path, study_file: Path, 
 
 
 def test_leftovers_of_a_killed_process_are_removed(run: Path, study_file: Path) -> None:
-    leftover = run / "state/ffl/.round-1.json.4711.0123abcd.tmp"
+    leftover = run / "state/ffl/.round-1.json.99999999.0123abcd.tmp"
     leftover.parent.mkdir(parents=True)
     leftover.touch()
     opened(run, study_file)
@@ -234,6 +235,78 @@ def test_who_begins_in_the_gap_of_a_restart_is_left_alone_and_the_old_run_is_nam
         opened(run, study_file, restart=True)
     others[-1].__exit__(None, None, None)
     assert (run / "study.toml").exists()
+
+
+def fail_after_the_move(patch: pytest.MonkeyPatch, run: Path, name: str, number: int) -> None:
+    """Let an operation of the system fail once the run was moved away."""
+    real = getattr(os, name)
+
+    def operation(*arguments: object, **options: object) -> object:
+        if run.with_name("run.before-1").exists():
+            raise OSError(number, os.strerror(number))
+        return real(*arguments, **options)
+
+    patch.setattr(os, name, operation)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "kind", "message"),
+    [
+        ("write", errno.ENOSPC, DiskError, r"run/study\.toml: cannot be written, the disk is full: "),
+        ("write", errno.EIO, RunError, r"run: no run can be begun here \(.*Input/output error"),
+        ("fsync", errno.EIO, RunError, r"run: no run can be begun here \(.*Input/output error"),
+        ("pwrite", errno.ENOSPC, RunError, r"\.lock: cannot be written \(No space left"),
+        ("mkdir", errno.ENOSPC, RunError, r"run: cannot be written \(No space left"),
+    ],
+)
+def test_whatever_fails_after_the_move_of_a_restart_the_old_run_is_named(
+    *, run: Path, study_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, kind: type, message: str
+) -> None:
+    with monkeypatch.context() as patch:
+        fail_after_the_move(patch, run, name, number)
+        with pytest.raises(kind, match=rf"{message}.* What was there before lies in {run}\.before-1\.$"):
+            opened(run, study_file, restart=True)
+    assert run.with_name("run.before-1").joinpath("rounds.csv").read_text() == "old"
+    assert opened(run, study_file).moved_to is None
+
+
+def test_a_fault_without_a_move_is_passed_on_as_it_is(
+    study_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise fault
+
+    monkeypatch.setattr(os, "write", fail)
+    for number, kind in ((errno.ENOSPC, DiskError), (errno.EIO, OSError)):
+        fault = OSError(number, os.strerror(number))
+        with pytest.raises(kind) as passed:
+            opened(tmp_path / "run", study_file, restart=True)
+        assert "before" not in str(passed.value).replace("What was there before is unharmed", "")
+
+
+def test_the_move_of_a_restart_is_on_disk_before_the_new_run_begins(
+    run: Path, study_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    fsync, mkdir, rename = os.fsync, os.mkdir, Path.rename
+
+    def flushed(descriptor: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    def made(path: Path, *rest: int) -> None:
+        seen.append("made")
+        mkdir(path, *rest)
+
+    def renamed(path: Path, to: Path) -> Path:
+        seen.append("moved")
+        return rename(path, to)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "mkdir", made)
+    monkeypatch.setattr(Path, "rename", renamed)
+    opened(run, study_file, restart=True)
+    assert seen[:4] == ["moved", run.parent, "made", run.parent]
 
 
 RACE = (

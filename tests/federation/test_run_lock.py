@@ -228,3 +228,23 @@ def test_a_directory_that_vanishes_again_and_again_is_given_up(tmp_path: Path, m
     monkeypatch.setattr(run_lock, "_lies_at", lambda *_: False)
     with pytest.raises(RunError, match="again and again"), locked(tmp_path):
         pass
+
+
+def test_a_directory_that_is_made_is_on_disk_with_every_name_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, fsync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with locked(tmp_path / "deep/run"):
+        assert flushed == [tmp_path, tmp_path / "deep"]
+
+
+def test_a_directory_behind_a_link_is_made_where_the_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("there/run")
+    with locked(tmp_path / "link"):
+        assert (tmp_path / "there/run/.lock").exists()

@@ -109,6 +109,8 @@ def test_a_path_out_of_the_folder_is_not_followed_though_a_good_file_is_there(ma
     outside.parent.mkdir()
     outside.write_bytes((folder / "sites" / "a" / "private-1.safetensors").read_bytes())
     assert load_with(made, changed(made, private={"../outside": private["a"]})) is None
+    best = json.loads(whole)["best"]
+    assert load_with(made, changed(made, best={"../outside": best["a"]})) is None
 
 
 CONTENTS = [b"[" * 2**19, b"{" + b" " * 2**21 + b"}", b'{"a":' * 2**17, b"\xff\xfe", b"1" * 9999, b"", b"null", b"[]"]

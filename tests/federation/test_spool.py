@@ -111,3 +111,13 @@ def test_a_place_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError, match="cannot be written"):
         spool_state(tmp_path / "file" / "round", 0, CURRENT, CURRENT)
+
+
+def test_a_link_in_the_folders_place_is_refused_and_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "000000.update").write_bytes(b"somebody else's")
+    (tmp_path / "round").symlink_to(elsewhere)
+    with pytest.raises(DiskError, match="round: is a link"):
+        clear_spool(tmp_path / "round")
+    assert (elsewhere / "000000.update").read_bytes() == b"somebody else's"

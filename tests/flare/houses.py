@@ -14,15 +14,15 @@ from typing import Any
 
 import psutil
 
-from polyhead.agreed import Agreed, agreement_of, read_agreement
-from polyhead.coordinator import EVENTS, store_of
-from polyhead.events import read_events
+from polyhead.deployment.agreed import Agreed, agreement_of, read_agreement
+from polyhead.deployment.coordinator import EVENTS, store_of
+from polyhead.deployment.events import read_events
 from polyhead.flare.kits import Kits, Server, provision
 from polyhead.flare.layout import AGREEMENT, SITE_FILE, STATES, local_folder
 from polyhead.flare.processes import start
 from polyhead.flare.supervisor import Patience, Post, run_federation
 from polyhead.study_file import load_study
-from tests.houses_by_hand import State, When, state_of
+from tests.deployment.houses_by_hand import State, When, state_of
 
 ADMIN = "coordinator@federation.example"
 PATIENCE = Patience(sites=60, deadline=60, silence=8, start=90)

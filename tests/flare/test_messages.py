@@ -8,8 +8,8 @@ import torch
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.decomposers import numpy_decomposers
 
+from polyhead.deployment.question import Question
 from polyhead.errors import UpdateError
-from polyhead.federation.question import Question
 from polyhead.federation.update import SiteUpdate
 from polyhead.flare.messages import (
     arrays_of,

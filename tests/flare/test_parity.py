@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.deployment.houses_by_hand import differences, simulated, write_study
 from tests.flare.houses import PATIENCE, Houses, federation, open_houses, wait_until
-from tests.houses_by_hand import differences, simulated, write_study
 
 pytestmark = pytest.mark.slow
 ROUNDS, LENGTH, WHEN = 40, 25, 6

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyhead.audit import verify
+from polyhead.deployment.audit import verify
 from polyhead.flare.layout import AUDIT
 from polyhead.manifest import read_manifest
 from polyhead.study_file import load_study
 from polyhead.training.tensor_file import memory_of
+from tests.deployment.houses_by_hand import write_study
 from tests.flare.houses import Houses, build, federation
-from tests.houses_by_hand import write_study
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,10 @@
 """A model on disk."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -150,6 +154,62 @@ def test_a_network_far_larger_than_its_file_is_refused_before_it_is_filled(
     with pytest.raises(WeightsError, match=r"backbone\.safetensors: does not fit model\.json.*"):
         load_model(tmp_path)
     assert devices == ["meta"]
+
+
+# Run by itself, so that what it measures is the reader's alone. Prints growth in KiB, seconds and the error.
+MEASURE = """
+import re, sys, time
+from pathlib import Path
+from polyhead.errors import WeightsError
+from polyhead.training.model_file import load_model
+def kib(field):
+    return int(re.search(field + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text()).group(1))
+def load(folder):
+    try:
+        load_model(folder)
+    except WeightsError as problem:
+        return str(problem)
+load(Path(sys.argv[1]))
+Path("/proc/self/clear_refs").write_text("5")
+before, start = kib("VmRSS"), time.perf_counter()
+said = load(Path(sys.argv[2]))
+print(kib("VmHWM") - before, time.perf_counter() - start, said, sep="\\t")
+"""
+
+
+def test_a_list_of_findings_far_longer_than_the_head_is_refused_before_anything_so_long_is_made(
+    tmp_path: Path,
+) -> None:
+    settings = Model(backbone="resnet10")  # 512 features a finding: 225 MB for this list
+    backbone = build_backbone(settings, seed=0)
+    model = SiteModel(backbone, build_head(512, FINDINGS, 0), FINDINGS)
+    for name in ("good", "bad"):
+        save_model(model, settings, STANDARD, {}, tmp_path / name)
+    description = json.loads((tmp_path / "bad/model.json").read_text())
+    description["findings"] = [f"{number:x}" for number in range(110_000)]
+    (tmp_path / "bad/model.json").write_text(json.dumps(description, separators=(",", ":")))
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "good"), str(tmp_path / "bad")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=True)
+    growth, seconds, said = done.stdout.rstrip("\n").split("\t")
+    assert "bad/head.safetensors: does not fit model.json." in said
+    assert "shape (2, 512) instead of (110000, 512): weight" in said
+    assert int(growth) < 100_000
+    assert float(seconds) < 10
+
+
+def test_a_long_list_of_findings_that_the_head_has_is_loaded_in_any_order(tmp_path: Path) -> None:
+    names = [f"{number:x}" for number in range(50_000)]
+    backbone = build_backbone(TINY, seed=0)
+    head = torch.nn.Linear(feature_count(backbone), len(names))
+    save_model(SiteModel(backbone, head, names), TINY, STANDARD, {}, tmp_path)
+    began = time.monotonic()
+    loaded = load_model(tmp_path, names[::-1])
+    assert time.monotonic() - began < 10
+    assert torch.equal(loaded.head.weight, head.weight.flip(0))
+    with pytest.raises(WeightsError, match="was trained for 0, 1, ") as refused:
+        load_model(tmp_path, ["Edema"])
+    assert len(str(refused.value)) < 2000
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -267,3 +267,9 @@ def test_tensors_outlive_the_file_they_came_from(tmp_path: Path) -> None:
     path.unlink()
     assert torch.equal(tensors["a"], SMALL["a"])
     tensors["a"].add_(1)
+
+
+def test_tensors_that_are_nobody_elses_business_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "f", SMALL, mode=0o600)
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o600
+    check_alike(read_tensors(tmp_path / "f", WeightsError, most_bytes=MOST), SMALL)

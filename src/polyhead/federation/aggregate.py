@@ -16,7 +16,7 @@ from polyhead.config import Federation
 from polyhead.errors import UpdateError
 from polyhead.federation.flat import flatten, unflatten
 from polyhead.federation.means import ReadPiece, coordinate_median, trimmed_mean, weighted_mean
-from polyhead.federation.outliers import Distance, finite_distance, median_distance, too_far
+from polyhead.federation.outliers import Distance, finite_distance, too_far, usual_distance
 from polyhead.federation.spool import clear_spool, read_piece, spool_state
 from polyhead.federation.update import SiteUpdate, check_finite, check_update, reason_of, shown
 
@@ -40,7 +40,7 @@ class Aggregate:
     clipped
         Those of `counted` whose step was shortened, each with the reason.
     usual
-        The scale by which distances were judged, for a round to come that has too few updates to have one of its own.
+        The scale by which distances were judged, for the next round; None if they decide nothing.
     """
 
     state: dict[str, torch.Tensor]
@@ -106,7 +106,7 @@ def aggregate(
     expected_round
         The round under way; None if any will do.
     usual
-        What the last round found usual for a distance; used if this one has two sound updates or fewer.
+        What the round before found usual for a distance; see `polyhead.federation.outliers.usual_distance`.
     sums
         Memory to use again; see `polyhead.federation.means.weighted_mean`.
 
@@ -171,15 +171,14 @@ def _conclude(round_: _Round, mean: dict[str, torch.Tensor] | None, sums: dict[s
     """Judge the distances, now that all are known; average again if they changed anything."""
     factor = round_.federation.distance_factor
     distances = {name: sound.distance for name, sound in round_.sound.items()}
-    usual = (median_distance(distances.values()) or round_.usual) if round_.measure else None
+    usual = usual_distance(distances.values(), round_.usual) if round_.measure else None
     far = too_far(distances, usual, factor)
     counted, clipped = dict(round_.sound), {}
-    of_round = "of the round" if len(distances) > 2 else "of the last round with three updates"
-    for name, medians in far.items():
-        reason = f"too far: {_number(medians)} times the median distance {of_round} (allowed: {factor:g})"
+    for name, times in far.items():
+        reason = f"too far: {_number(times)} times the usual distance (allowed: {factor:g})"
         if round_.federation.distance_rule == "clip":
             clipped[name] = reason
-            counted[name] = _clip(counted[name], round_.current, factor / medians)
+            counted[name] = _clip(counted[name], round_.current, factor / times)
         else:
             _leave_out(round_, counted.pop(name).update, reason)
     if mean is None or far:
@@ -231,5 +230,5 @@ def _name(update: SiteUpdate) -> str:
     return shown(update.site) if isinstance(update.site, str) else f"({shown(update.site)})"
 
 
-def _number(medians: float) -> str:
-    return f"{medians:.1f}" if medians < 1e6 else f"{medians:.3g}"
+def _number(times: float) -> str:
+    return f"{times:.1f}" if times < 1e6 else f"{times:.3g}"

@@ -5,10 +5,11 @@ far is too far depends on model, learning rate and round; the sites themselves s
 the median of their distances is the scale of the round.
 
 Weights and BatchNorm's statistics are measured apart: the statistics move much further in a round, so that in a common
-distance weights could be anything.
+distance weights could be anything. Statistics are measured in standard deviations, since most sites' may have settled
+while those of a hospital with other patients always move: one deviation is never too far, whatever is usual.
 
 Of one or two updates none can be told to be the odd one. In a round that has no more, because others failed, the scale
-is that of the last round that had; in a federation of two there is none.
+is that of the round before; in a federation of two there is none.
 """
 
 import math
@@ -19,23 +20,24 @@ from typing import NamedTuple
 import torch
 
 from polyhead.federation.flat import flatten
-from polyhead.federation.update import SiteUpdate, is_statistic, refused, shown
+from polyhead.federation.update import SiteUpdate, refused, shown
 
-__all__ = ["Distance", "distance", "finite_distance", "median_distance", "too_far"]
+__all__ = ["Distance", "distance", "finite_distance", "too_far", "usual_distance"]
 
 # Values that are looked at together: they, and their squares in float64, stay in the processor's cache.
 _PIECE = 2**16
 
 
 class Distance(NamedTuple):
-    """Euclidean distances of two states; at least 0, rounded to nine digits.
+    """How far a state is from another; both at least 0, rounded to nine digits.
 
     Attributes
     ----------
     weights
-        Over all floating entries but the following.
+        Euclidean, over all floating entries but the following.
     statistics
-        Over BatchNorm's running means and variances; 0 where none are shared.
+        Of BatchNorm's running means and deviations, in units of the channel's deviation: the root of the mean square
+        over all channels. 0 where none are shared.
     """
 
     weights: float
@@ -43,7 +45,7 @@ class Distance(NamedTuple):
 
 
 def distance(state: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor]) -> Distance:
-    """Return how far two states are from each other.
+    """Return how far a state is from the current one.
 
     Parameters
     ----------
@@ -56,15 +58,14 @@ def distance(state: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tens
     Distance
         Not finite if an entry is not, or if it overflows. Rounded, so that how tensors lie in memory decides nothing.
     """
-    weights = moments = 0.0
-    for name in sorted(current):
-        if current[name].is_floating_point():
-            squares = _squares(state[name], current[name])
-            if is_statistic(name):
-                moments += squares
-            else:
-                weights += squares
-    return Distance(_root(weights), _root(moments))
+    measured = [name for name in sorted(current) if current[name].is_floating_point()]
+    prefixes = [name.removesuffix("running_var") for name in measured if name.endswith("running_var")]
+    layers = [layer for layer in prefixes if f"{layer}running_mean" in current]
+    moments = {f"{layer}{moment}" for layer in layers for moment in ("running_mean", "running_var")}
+    weights = sum(_squares(state[name], current[name]) for name in measured if name not in moments)
+    moved = [_deviations(layer, state, current) for layer in layers]
+    channels = torch.cat(moved) if moved else torch.zeros(1, dtype=torch.float64)
+    return Distance(_root(weights), _root(channels.mean().item()))
 
 
 def finite_distance(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> Distance:
@@ -86,11 +87,22 @@ def finite_distance(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> 
     raise refused(update, "too far: the distance from the current backbone is not finite. Lower the learning rate.")
 
 
-def median_distance(distances: Collection[Distance]) -> Distance | None:
-    """Return the scale of a round: the median of each distance, over its sound updates; None for two or fewer."""
-    if len(distances) <= 2:
-        return None
-    return Distance(*map(statistics.median, zip(*distances, strict=True)))
+def usual_distance(distances: Collection[Distance], before: Distance | None = None) -> Distance | None:
+    """Return the scale by which a round's distances are judged.
+
+    Parameters
+    ----------
+    distances
+        Those of the round's sound updates.
+    before
+        The scale of the round before; None in the first.
+
+    Returns
+    -------
+    Distance
+        The median of each; with two distances or fewer, `before`.
+    """
+    return Distance(*map(statistics.median, zip(*distances, strict=True))) if len(distances) > 2 else before
 
 
 def too_far(distances: Mapping[str, Distance], scale: Distance | None, factor: float) -> dict[str, float]:
@@ -101,7 +113,8 @@ def too_far(distances: Mapping[str, Distance], scale: Distance | None, factor: f
     distances
         Each site's finite distance, of the updates of one round that are otherwise sound.
     scale
-        What a distance usually is; None: nobody is too far. A part of it that is 0 tells nothing: most did not move.
+        What a distance usually is; None: nobody is too far. Weights of 0 tell nothing: most did not move. Statistics
+        are usual up to one deviation over `factor`.
     factor
         The largest distance allowed, in units of `scale`; above 1.
 
@@ -112,12 +125,23 @@ def too_far(distances: Mapping[str, Distance], scale: Distance | None, factor: f
     """
     if scale is None:
         return {}
-    found = {site: _relative(distance, scale) for site, distance in distances.items()}
+    found = {site: _relative(distance, scale, factor) for site, distance in distances.items()}
     return {site: relative for site, relative in found.items() if relative > factor}
 
 
-def _relative(distance: Distance, scale: Distance) -> float:
-    return max((part / usual for part, usual in zip(distance, scale, strict=True) if usual > 0), default=0.0)
+def _relative(distance: Distance, scale: Distance, factor: float) -> float:
+    weights = distance.weights / scale.weights if scale.weights > 0 else 0.0
+    return max(weights, distance.statistics / max(scale.statistics, 1 / factor))
+
+
+def _deviations(layer: str, state: Mapping[str, torch.Tensor], current: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the squared moves of a BatchNorm layer's means and deviations, in units of the variance of the channel."""
+    variance = current[f"{layer}running_var"].double()
+    # A channel that is silent has no scale of its own.
+    unit = variance + variance.mean() / 1000 + torch.finfo(torch.float32).tiny
+    mean = state[f"{layer}running_mean"].double() - current[f"{layer}running_mean"].double()
+    deviation = state[f"{layer}running_var"].double().sqrt() - variance.sqrt()
+    return torch.cat([mean.square() / unit, deviation.square() / unit])
 
 
 def _root(squares: float) -> float:

@@ -10,9 +10,9 @@
 ``run.log``                                         what was done and what went wrong, with times
 ``models/METHOD/seed-N/SITE/``                      ``backbone.safetensors head.safetensors model.json``
 ``predictions/METHOD/seed-N/SITE/{val,test}.parquet``
-``state/METHOD/seed-N/``                            the last snapshots of a federation, ``round-R.json``,
-                                                    ``shared-R.safetensors`` and ``SITE/private-R.safetensors``; after
-                                                    its end ``done.json``, the hashes of what it left
+``state/METHOD/seed-N/``                            the last snapshots of a federation (``round-R.json``,
+                                                    ``shared-R.safetensors``, ``sites/SITE/private-R.safetensors``);
+                                                    after its end ``done.json``, the hashes of what it left
 ``metrics.csv comparisons.csv report.html``         written by evaluation and report
 ``.lock``                                           locked while a process runs here; names it
 ==================================================  ===============================================================
@@ -27,8 +27,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyhead.atomic import remove_leftovers, write_atomically
-from polyhead.errors import RunError, StudyError
+from polyhead.atomic import flush, remove_leftovers, write_atomically
+from polyhead.errors import PolyheadError, RunError, StudyError
 from polyhead.federation.run_lock import locked, signed
 from polyhead.limited_file import read_limited
 from polyhead.study_file import changed_settings, load_study, parse_study
@@ -110,6 +110,8 @@ def open_run(run: Path, study_file: Path, restart: bool = False) -> Iterator[Ope
     ------
     RunError
         If the directory cannot be written, is in use, is no run, or belongs to another study (what changed).
+    DiskError
+        If the disk is full.
     """
     _refuse_strangers(run)
     moved: list[Path] = []
@@ -120,14 +122,15 @@ def open_run(run: Path, study_file: Path, restart: bool = False) -> Iterator[Ope
             # More than once only if others begin and end a run there in between.
             while restart and os.path.lexists(run / "study.toml"):
                 moved.append(_rename(run.resolve(), study_file.resolve()))
+                flush(moved[-1].parent)
                 stack.close()
                 lock = stack.enter_context(locked(run))
             known = _claim(run, study_file)
             stack.enter_context(signed(lock))
-        except RunError as problem:
+        except (PolyheadError, OSError) as problem:
             if not moved:
                 raise
-            raise RunError(f"{problem} What was there before lies in {moved[0]}.") from problem
+            raise _with_place(problem, run, moved[0]) from problem
         yield Opened(known, moved[0] if moved else None, unfinished)
 
 
@@ -156,6 +159,13 @@ def _rename(run: Path, study_file: Path) -> Path:
     except OSError as problem:
         raise RunError(f"{run}: cannot be moved to {to} ({problem.strerror}). Choose another --out.") from problem
     return to
+
+
+def _with_place(problem: PolyheadError | OSError, run: Path, moved_to: Path) -> PolyheadError:
+    """Return an error that says, too, where a run is that was moved before it."""
+    error = type(problem) if isinstance(problem, PolyheadError) else RunError
+    text = str(problem) if isinstance(problem, PolyheadError) else f"{run}: no run can be begun here ({problem})."
+    return error(f"{text} What was there before lies in {moved_to}.")
 
 
 def _claim(run: Path, study_file: Path) -> bool:

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 
+from polyhead.atomic import make_folders
 from polyhead.errors import RunError
 
 __all__ = ["Lock", "locked", "signed"]
@@ -90,7 +91,7 @@ def _open(run: Path) -> FileIO:
     path = run / ".lock"
     try:
         # A link whose folder was moved away leads to where the new one belongs.
-        run.resolve().mkdir(parents=True, exist_ok=True)
+        make_folders(run.resolve())
         # Never through a link, and never waiting for a pipe: the file may not be ours.
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except FileNotFoundError:

@@ -127,7 +127,10 @@ def _validate(house: _House, state: Snapshot) -> dict[str, float]:
         try:
             score = house.watch.validate(house.models[site.name], site)
         except Exception as problem:  # As in training: one site's failure is not the others'.
-            _log.warning("after %d rounds, site %s: no validation: %s", state.rounds_done, site.name, problem)
+            _log.warning(
+                "after %d rounds, site %s: not validated, so this state cannot become its best: %s",
+                *(state.rounds_done, site.name, problem),
+            )
         else:
             scores |= {} if score is None else {site.name: score}
     return scores

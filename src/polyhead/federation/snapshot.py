@@ -15,6 +15,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -27,12 +28,13 @@ from polyhead.federation.snapshot_manifest import (
     Manifest,
     manifest_path,
     manifest_rounds,
+    names_in,
     read_manifest,
     shared_path,
     stored_files,
     write_manifest,
 )
-from polyhead.limited_file import limited_file
+from polyhead.limited_file import limited_file, may_pass
 from polyhead.training.tensor_file import Stored, check_stored, read_tensors, write_tensors
 
 __all__ = [
@@ -118,35 +120,32 @@ def save_snapshot(snapshot: Snapshot, store: Store, validation: Mapping[str, flo
 
 
 def load_snapshot(store: Store, sites: Sequence[str]) -> Snapshot | None:
-    """Return the last good snapshot; None if there is none at all.
+    """Return the last good snapshot; None if no round was finished yet.
 
     A damaged one is warned about, and its manifest put aside under another name.
 
     Raises
     ------
     RunError
-        If all are damaged, or one cannot be read now, though it may be whole. Nothing is removed or changed then.
+        If all are damaged or their manifests gone, or one cannot be read now, though it may be whole. Nothing is
+        removed or changed then.
     """
     damaged: list[int] = []
     for rounds_done in manifest_rounds(store.folder):
         try:
-            snapshot = _load(store, rounds_done, sites)
+            manifest = _sound_manifest(store, rounds_done, sites)
         except RunError as problem:
-            if _may_pass(problem):
-                raise RunError(
-                    f"the state after {rounds_done} rounds cannot be read now. {problem} Nothing was changed. When it "
-                    "can be read, give the same command again; if it never can, remove that file, and the run goes "
-                    "back to the state before it."
-                ) from problem
+            if may_pass(problem):
+                raise _unreadable(rounds_done, problem) from problem
             _log.warning("the state after %d rounds cannot be used; going back. %s", rounds_done, problem)
             damaged.append(rounds_done)
         else:
-            _put_aside(store, damaged)
-            return snapshot
-    if damaged:
+            return _load(store, manifest, damaged)
+    if damaged != [0] and (damaged or _holds_a_round(store)):
+        after = " and ".join(map(str, damaged)) or "earlier"
         raise RunError(
-            f"{store.folder}: none of the states after {' and '.join(map(str, damaged))} rounds can be used (the log "
-            "says why). Nothing was removed. Restore the files; or remove this folder, and what was trained in it is "
+            f"{store.folder}: none of the states after {after} rounds can be used (the log says why; or a manifest is "
+            "gone). Nothing was removed. Restore the files; or remove this folder, and what was trained in it is "
             "trained anew."
         )
     return None
@@ -168,7 +167,8 @@ def remove_snapshots(store: Store) -> None:
     """Remove all snapshots, and the sites' folders in the store with them."""
     for file in snapshot_files(store):
         file.unlink()
-    for folder in (*store.folder.glob("sites/*/"), store.folder / "sites"):
+    sites = store.folder / "sites"
+    for folder in (*_matching(sites, "*"), sites):
         with suppress(OSError):
             folder.rmdir()
 
@@ -176,31 +176,44 @@ def remove_snapshots(store: Store) -> None:
 def snapshot_files(store: Store) -> list[Path]:
     """Return the files of all snapshots, whole or not: manifests first, since none may outlive what it names."""
     manifests = [manifest_path(store.folder, rounds_done) for rounds_done in manifest_rounds(store.folder)]
-    return [*manifests, *store.folder.glob("round-*.json.damaged"), *_state_files(store.folder)]
+    return [*manifests, *_matching(store.folder, "round-*.json.damaged"), *_state_files(store.folder)]
 
 
-def _load(store: Store, rounds_done: int, sites: Sequence[str]) -> Snapshot:
+def _sound_manifest(store: Store, rounds_done: int, sites: Sequence[str]) -> Manifest:
+    """Read a manifest and hold every file that it names against it."""
     manifest = read_manifest(store.folder, rounds_done, store.key)
-    if sorted(manifest.private) != sorted(sites):
+    if sorted(manifest.private) != sorted(sites) or manifest.best.keys() - set(sites):
         raise RunError(f"{manifest_path(store.folder, rounds_done)}: is of other sites.")
     for path, stored in stored_files(store.folder, manifest).items():
         with limited_file(path, RunError, stored.bytes) as opened:
             check_stored(path, RunError, opened, stored)
-    shared = load_shared(store, rounds_done, manifest.shared)
-    return Snapshot(rounds_done, shared, manifest.private, manifest.best, manifest.usual)
+    return manifest
 
 
-def _may_pass(problem: RunError) -> bool:
-    """Tell whether a file is unreadable for a reason outside it: too many open files, no permission, no memory."""
-    cause = problem.__cause__
-    return isinstance(cause, OSError | MemoryError) and not isinstance(cause, FileNotFoundError | NotADirectoryError)
-
-
-def _put_aside(store: Store, damaged: Sequence[int]) -> None:
-    """Take manifests out of the way of rounds that will be done again; who wants to know what happened has them."""
+def _load(store: Store, manifest: Manifest, damaged: Sequence[int]) -> Snapshot:
+    """Read a snapshot whose files are whole, and put the manifests of later, damaged ones aside."""
+    try:
+        shared = load_shared(store, manifest.rounds_done, manifest.shared)
+    except RunError as problem:
+        # Its hash was right a moment ago: out of memory, or of open files, in a library that says neither.
+        raise _unreadable(manifest.rounds_done, problem) from problem
+    # Their rounds will be done again; who wants to know what happened finds them under this name.
     for rounds_done in damaged:
         path = manifest_path(store.folder, rounds_done)
         path.replace(path.with_name(f"{path.name}.damaged"))
+    return Snapshot(manifest.rounds_done, shared, manifest.private, manifest.best, manifest.usual)
+
+
+def _unreadable(rounds_done: int, problem: RunError) -> RunError:
+    return RunError(
+        f"the state after {rounds_done} rounds cannot be read now. {problem} Nothing was changed. When it can be read, "
+        "give the same command again."
+    )
+
+
+def _holds_a_round(store: Store) -> bool:
+    """Tell whether anything is there of a round that was finished; what is there of round 0 is soon made again."""
+    return any(not file.stem.endswith("-0") for file in snapshot_files(store))
 
 
 def _remove_others(store: Store) -> None:
@@ -214,12 +227,18 @@ def _remove_others(store: Store) -> None:
             # What it names is unknown, and stays.
             _log.info("nothing is removed: %s", problem)
             return
+    others = set(_state_files(store.folder)) - wanted
     # Manifests first: one must never outlive its files.
     for rounds_done in set(manifest_rounds(store.folder)) - set(kept):
         manifest_path(store.folder, rounds_done).unlink()
-    for file in set(_state_files(store.folder)) - wanted:
+    for file in others:
         file.unlink()
 
 
 def _state_files(folder: Path) -> list[Path]:
-    return [*folder.glob("shared-*.safetensors"), *folder.glob("sites/*/private-*.safetensors")]
+    private = [_matching(site, "private-*.safetensors") for site in _matching(folder / "sites", "*")]
+    return [*_matching(folder, "shared-*.safetensors"), *(file for files in private for file in files)]
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    return [folder / name for name in names_in(folder) if fnmatchcase(name, pattern)]

@@ -1,11 +1,13 @@
 """The manifest of a snapshot, ``round-R.json`` after R rounds: what the state is, and size and hash of its files.
 
-It names no paths, so none can lead out of the folder.
+It names sites and rounds, not paths; whoever reads it holds the names against those of the study's sites.
 """
 
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ __all__ = [
     "Manifest",
     "manifest_path",
     "manifest_rounds",
+    "names_in",
     "read_manifest",
     "shared_path",
     "stored_files",
@@ -30,6 +33,8 @@ __all__ = [
 ]
 
 _MOST_BYTES = 2**24
+# As `manifest_path` writes it, and no other way: no leading zeros.
+_ROUND = re.compile(r"round-(0|[1-9][0-9]{0,17})\.json")
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,34 @@ def shared_path(folder: Path, rounds_done: int) -> Path:
 
 
 def manifest_rounds(folder: Path) -> list[int]:
-    """Return after how many rounds there are manifests, the latest first."""
-    numbers = [file.stem.removeprefix("round-") for file in folder.glob("round-*.json")]
-    # As `manifest_path` writes them, and no other way: no leading zeros.
-    return sorted((int(n) for n in numbers if n.isascii() and n.isdigit() and str(int(n)) == n), reverse=True)
+    """Return after how many rounds there are manifests, the latest first.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be read.
+    """
+    found = (_ROUND.fullmatch(name) for name in names_in(folder))
+    return sorted((int(name[1]) for name in found if name), reverse=True)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder; none if there is no such folder.
+
+    Raises
+    ------
+    RunError
+        If it cannot be read. `Path.glob` would take that for an empty one.
+    """
+    try:
+        return os.listdir(folder)  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as problem:
+        raise RunError(
+            f"{folder}: cannot be read ({problem.strerror}). Check its permissions and the disk, then give the same "
+            "command again; nothing was changed."
+        ) from problem
 
 
 def stored_files(folder: Path, manifest: Manifest) -> dict[Path, Stored]:

@@ -20,7 +20,6 @@ __all__ = [
     "check_finite",
     "check_update",
     "is_finite",
-    "is_statistic",
     "reason_of",
     "refused",
     "shown",
@@ -81,7 +80,10 @@ def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor], expect
     _check_about(update, expected_round)
     _check_names(update, current)
     for name in sorted(current):
-        fault = _tensor_fault(name, update.state[name], current[name])
+        try:
+            fault = _tensor_fault(name, update.state[name], current[name])
+        except (RuntimeError, NotImplementedError):  # A tensor of some other world within PyTorch.
+            fault = "cannot be computed with. Send what state_dict() gives."
         if fault:
             raise refused(update, f"{shown(name)} {fault}")
 
@@ -106,11 +108,6 @@ def is_finite(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # An integer beyond every float.
         return False
-
-
-def is_statistic(name: str) -> bool:
-    """Tell whether an entry is one of BatchNorm's statistics, by the names that PyTorch gives them."""
-    return name.endswith(("running_mean", "running_var"))
 
 
 def refused(update: SiteUpdate, reason: str) -> UpdateError:

@@ -16,11 +16,11 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.apis.wf_comm_spec import WFCommSpec
 
-from polyhead.agreed import read_agreement
-from polyhead.coordinator import Segment, run_segment
+from polyhead.deployment.agreed import read_agreement
+from polyhead.deployment.coordinator import Segment, run_segment
+from polyhead.deployment.question import Question
 from polyhead.errors import RunError, UpdateError
 from polyhead.federation.federate import Answer
-from polyhead.federation.question import Question
 from polyhead.flare.layout import AGREEMENT, STATES, local_folder
 from polyhead.flare.messages import arrays_of, question_message, read_update
 
@@ -44,7 +44,7 @@ class FederationController(Controller):
     Parameters
     ----------
     method, seed, until, segment
-        See `polyhead.coordinator.Segment`.
+        See `polyhead.deployment.coordinator.Segment`.
     deadline
         Seconds that a site has for a round.
     silence

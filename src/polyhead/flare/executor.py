@@ -9,13 +9,13 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from polyhead.agreed import read_agreement
-from polyhead.audit import record
+from polyhead.deployment.agreed import read_agreement
+from polyhead.deployment.audit import record
+from polyhead.deployment.hospital import Hospital, open_hospital, take_part
 from polyhead.errors import RunError
 from polyhead.federation.failure import describe_failure
 from polyhead.flare.layout import AGREEMENT, AUDIT, SITE_FILE, STATES, local_folder
 from polyhead.flare.messages import content_of, failure_message, read_question, update_message
-from polyhead.hospital import Hospital, open_hospital, take_part
 
 __all__ = ["FederationExecutor"]
 

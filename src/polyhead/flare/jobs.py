@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from polyhead.atomic import write_atomically
-from polyhead.coordinator import Segment
+from polyhead.deployment.coordinator import Segment
 from polyhead.flare.controller import TASK, FederationController
 from polyhead.flare.executor import FederationExecutor
 

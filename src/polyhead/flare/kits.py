@@ -61,7 +61,7 @@ def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, a
         A folder that is not there yet. The key of the federation's own authority goes to ``authority``: keep it safe,
         it can make kits for new sites.
     agreement
-        See `polyhead.agreed.agreement_of`.
+        See `polyhead.deployment.agreed.agreement_of`.
     admin
         The coordinator's name, such as an e-mail address.
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from nvflare.apis.shareable import Shareable
 
-from polyhead.audit import Part
+from polyhead.deployment.audit import Part
+from polyhead.deployment.question import Question
 from polyhead.errors import UpdateError
-from polyhead.federation.question import Question
 from polyhead.federation.update import SiteUpdate, check_update
 
 __all__ = [

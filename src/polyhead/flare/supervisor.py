@@ -17,9 +17,9 @@ from typing import Any
 from nvflare.fuel.flare_api.api_spec import JobNotFound, NoConnection, SessionClosed
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-from polyhead.coordinator import Segment
+from polyhead.deployment.coordinator import Segment
+from polyhead.deployment.events import last_of, read_events
 from polyhead.errors import RunError
-from polyhead.events import last_of, read_events
 from polyhead.flare.jobs import write_job
 
 __all__ = ["Patience", "Post", "run_federation", "session_of"]

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 
 import torch
-from monai.networks.nets import densenet, efficientnet, resnet
 from torch import nn
 
 from polyhead.config import Model
@@ -73,6 +72,9 @@ def _builder(model: Model) -> Callable[[], nn.Module]:
 
 
 def _resnet(name: str, width: float) -> nn.Module:
+    # Here and below: importing MONAI takes seconds, which those who build no such network should not wait for.
+    from monai.networks.nets import resnet
+
     # Stride 2 and no bias in the shortcuts: as for ImageNet, which MONAI's defaults are not.
     network: nn.Module = getattr(resnet, name)(
         spatial_dims=2,
@@ -86,6 +88,8 @@ def _resnet(name: str, width: float) -> nn.Module:
 
 
 def _densenet(name: str) -> nn.Module:
+    from monai.networks.nets import densenet
+
     build = getattr(densenet, name.replace("densenet", "DenseNet"))
     network: nn.Module = build(spatial_dims=2, in_channels=1, out_channels=1)
     network.get_submodule("class_layers").out = nn.Identity()
@@ -93,6 +97,8 @@ def _densenet(name: str) -> nn.Module:
 
 
 def _efficientnet(name: str) -> nn.Module:
+    from monai.networks.nets import efficientnet
+
     network = efficientnet.EfficientNetBN(name, pretrained=False, spatial_dims=2, in_channels=1, num_classes=1)
     network.register_module("_fc", nn.Identity())
     return network

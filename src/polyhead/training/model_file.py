@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from polyhead.atomic import write_atomically
 from polyhead.config import Model
@@ -15,13 +16,14 @@ from polyhead.imaging.pixels import PATH_VERSION
 from polyhead.imaging.recipe import Recipe
 from polyhead.limited_file import read_limited
 from polyhead.training.backbone import build_backbone, feature_count
-from polyhead.training.model import SiteModel, build_head, load_state, model_state
+from polyhead.training.model import SiteModel, load_state, model_state
 from polyhead.training.tensor_file import MOST_HEADER_BYTES, Stored, read_tensors, write_tensors
 from polyhead.training.weights import misfits, state_bytes
 
 __all__ = ["load_model", "save_model"]
 
 _MOST_DESCRIPTION_BYTES = 2**20
+_LONGEST_LIST = 1000
 _REMEDY = "Copy the model's folder again, whole, from the run that wrote it."
 
 
@@ -72,16 +74,24 @@ def load_model(folder: Path, findings: Sequence[str] | None = None) -> SiteModel
     files = _files(description, folder / "model.json")
     wanted = list(findings) if findings is not None else trained
     if sorted(wanted) != sorted(trained):
-        raise WeightsError(f"{folder}: was trained for {', '.join(trained)}, not for {', '.join(wanted)}.")
+        raise WeightsError(f"{folder}: was trained for {_named(trained)}, not for {_named(wanted)}.")
     # Unfilled at first: what model.json asks for may be far larger than what lies beside it.
     backbone = _read_part(folder / "backbone.safetensors", _outline(settings, folder), files["backbone"])
     network = build_backbone(settings, seed=0)
-    model = SiteModel(network, build_head(feature_count(network), wanted), wanted)
-    head = _read_part(folder / "head.safetensors", model.head.state_dict(), files["head"])
-    order = [trained.index(finding) for finding in wanted]
+    with torch.device("meta"):
+        unfilled = nn.Linear(feature_count(network), len(wanted))
+    head = _read_part(folder / "head.safetensors", unfilled.state_dict(), files["head"])
+    model = SiteModel(network, unfilled.to_empty(device="cpu"), wanted)
+    places = {finding: place for place, finding in enumerate(trained)}
+    order = [places[finding] for finding in wanted]
     state = {f"backbone.{name}": tensor for name, tensor in backbone.items()}
     load_state(model, state | {f"head.{name}": tensor[order] for name, tensor in head.items()})
     return model
+
+
+def _named(findings: Sequence[str]) -> str:
+    text = ", ".join(findings)
+    return text if len(text) <= _LONGEST_LIST else f"{text[:_LONGEST_LIST]}…"
 
 
 def _read_description(file: Path) -> dict[str, Any]:

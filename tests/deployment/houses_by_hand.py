@@ -7,20 +7,20 @@ from pathlib import Path
 
 import torch
 
-from polyhead.agreed import Agreed, agreement_of, plan_of, read_agreement
-from polyhead.coordinator import Carry, store_of
+from polyhead.deployment.agreed import Agreed, agreement_of, plan_of, read_agreement
+from polyhead.deployment.coordinator import Carry, store_of
+from polyhead.deployment.hospital import Hospital, open_hospital, take_part
+from polyhead.deployment.own_states import OwnStates, load_own
+from polyhead.deployment.question import Question
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.federate import Answer
 from polyhead.federation.methods import METHODS
-from polyhead.federation.own_states import OwnStates, load_own
 from polyhead.federation.private_state import PrivateState, load_private
-from polyhead.federation.question import Question
 from polyhead.federation.simulate import Watch, simulate
 from polyhead.federation.site import Plan, Site
 from polyhead.federation.snapshot import Store, load_snapshot, save_snapshot
 from polyhead.federation.start import build_models, initial_state
 from polyhead.federation.update import SiteUpdate
-from polyhead.hospital import Hospital, open_hospital, take_part
 from polyhead.phantom import Acquisition, write_site
 from polyhead.sites import open_site, read_site, site_for
 from polyhead.study_file import load_study

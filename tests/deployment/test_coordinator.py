@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from polyhead.agreed import Agreed
-from polyhead.coordinator import EVENTS, Segment, run_segment, store_of
-from polyhead.events import read_events
+from polyhead.deployment.agreed import Agreed
+from polyhead.deployment.coordinator import EVENTS, Segment, run_segment, store_of
+from polyhead.deployment.events import read_events
+from polyhead.deployment.question import Question
 from polyhead.federation.federate import Answer
-from polyhead.federation.question import Question
 from polyhead.federation.run_lock import locked
 from polyhead.federation.snapshot_manifest import manifest_path
-from tests.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
+from tests.deployment.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
 
 ROUNDS = 4
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyhead.audit import Part, record, verify
+from polyhead.deployment.audit import Part, record, verify
 from polyhead.errors import RunError
 
 PART = Part("backbone.w", "float32", (2, 2), 16, "ab" * 32)

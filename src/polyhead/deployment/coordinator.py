@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from polyhead.agreed import Agreed, plan_of
+from polyhead.deployment.agreed import Agreed, plan_of
+from polyhead.deployment.events import append_event
+from polyhead.deployment.question import Question
 from polyhead.errors import PolyheadError, QuorumError, RunError
-from polyhead.events import append_event
 from polyhead.federation.federate import Answer, Sites, federate
 from polyhead.federation.private_state import PrivateFile
-from polyhead.federation.question import Question
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.run_lock import locked, signed
 from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot

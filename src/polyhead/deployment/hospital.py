@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyhead.agreed import Agreed, plan_of, study_at
+from polyhead.deployment.agreed import Agreed, plan_of, study_at
+from polyhead.deployment.own_states import OwnStates, keep_own, load_own, save_own
+from polyhead.deployment.question import Question
 from polyhead.errors import RunError, StudyError, UpdateError
 from polyhead.federation.methods import METHODS
-from polyhead.federation.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.federation.private_state import PrivateState, check_private
-from polyhead.federation.question import Question
 from polyhead.federation.run_lock import locked
 from polyhead.federation.site import Plan, Site, site_round
 from polyhead.federation.start import build_models, part_model

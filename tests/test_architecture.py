@@ -87,9 +87,10 @@ ALLOWED = {
         *("run_log", "findings", "manifest", "config", "study_file", "atomic", "errors"),
     },
     "deployment": {
-        *("federation", "training", "sites", "config", "study_file", "toml_file", "limited_file", "atomic", "errors"),
+        *("report", "evaluation", "outputs", "finished", "federation", "training", "sites", "findings", "config"),
+        *("study_file", "toml_file", "json_file", "limited_file", "atomic", "errors"),
     },
-    "flare": {"deployment", "federation", "atomic", "errors"},
+    "flare": {"deployment", "federation", "stopping", "limited_file", "atomic", "errors"},
     "demo": {"study", "phantom", "atomic", "progress"},
     "cli": {
         *(
@@ -106,6 +107,12 @@ ALLOWED = {
             "report",
             "summary",
             "progress",
+            "deployment",
+            "flare",
+            "config",
+            "toml_file",
+            "stopping",
+            "atomic",
         ),
         "errors",
     },

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import torch
 
+from polyhead.config import StudySite
 from polyhead.deployment.agreed import Agreed, agreement_of, plan_of, read_agreement
-from polyhead.deployment.coordinator import Carry, store_of
-from polyhead.deployment.hospital import Hospital, open_hospital, take_part
+from polyhead.deployment.coordinator import Carry, Segment, run_segment, store_of
+from polyhead.deployment.finishing import answer, evaluate_at_home
+from polyhead.deployment.hospital import Hospital, open_hospital
 from polyhead.deployment.own_states import OwnStates, load_own
-from polyhead.deployment.question import Question
+from polyhead.deployment.question import Content, Question, Reply
+from polyhead.deployment.release import Release, read_release
+from polyhead.deployment.results import run_evaluation
 from polyhead.federation.failure import describe_failure
-from polyhead.federation.federate import Answer
 from polyhead.federation.methods import METHODS
 from polyhead.federation.private_state import PrivateState, load_private
 from polyhead.federation.simulate import Watch, simulate
@@ -107,26 +110,81 @@ def open_all(study_file: Path, agreed: Agreed, folder: Path) -> dict[str, Hospit
 def carry_to(hospitals: Mapping[str, Hospital], asked: list[Question], lost: When = (), spoiled: When = ()) -> Carry:
     """Carry questions, noting them in `asked`; some answers are lost on the way back, some spoiled."""
 
-    def carry(questions: Mapping[str, Question]) -> Iterator[Answer]:
+    def carry(questions: Mapping[str, Question]) -> Iterator[Reply]:
         for site, question in sorted(questions.items()):
-            asked.append(question)
+            when = (question.round, site) if question.kind == "round" else None
+            asked.extend([question] if when else [])
             began = time.monotonic()
             try:
-                update = take_part(hospitals[site], question)
+                content = answer(hospitals[site], question, hospitals[site].states.folder.parents[1] / "run")
             except Exception as problem:
-                yield Answer(site, time.monotonic() - began, failure=describe_failure(problem))
+                yield Reply(site, time.monotonic() - began, failure=describe_failure(problem))
                 continue
-            if (question.round, site) in lost:
-                yield Answer(site, time.monotonic() - began, failure="no answer.", silent=True)
+            if when in lost:
+                yield Reply(site, time.monotonic() - began, failure="no answer.", silent=True)
             else:
-                spoil = (question.round, site) in spoiled
-                yield Answer(site, time.monotonic() - began, _spoil(update) if spoil else update)
+                if isinstance(content, SiteUpdate) and when in spoiled:
+                    content = _spoil(content)
+                yield Reply(site, time.monotonic() - began, content)
 
     return carry
 
 
 def _spoil(update: SiteUpdate) -> SiteUpdate:
     return replace(update, loss=float("nan"))
+
+
+def carry_home(
+    study_file: Path, agreed: Agreed, folder: Path, away: Collection[str] = (), release: Mapping[str, str] | None = None
+) -> Carry:
+    """Carry questions to houses below `folder`, but those away; `release` is what else a site's own file says."""
+    files = {}
+    for site in load_study(study_file).site:
+        files[site.name] = study_file.with_name(f"{site.name}-own.toml")
+        files[site.name].write_text(own_settings(site, (release or {}).get(site.name, "")))
+    opened: dict[tuple[str, str, int], Hospital] = {}
+
+    def content_of(site: str, question: Question) -> Content:
+        run = folder / site / "run"
+        if question.kind == "evaluate":
+            content = evaluate_at_home(agreed, site, files[site], run, question)
+            if isinstance(content, Release):
+                # As what carries it does at both ends.
+                body = {"metrics": list(content.metrics), "comparisons": list(content.comparisons)}
+                read_release(body, agreed.settings["methods"], agreed.settings["seeds"])
+            return content
+        key = site, question.method, question.seed
+        if key not in opened:
+            opened[key] = open_hospital(agreed, site, files[site], folder / site / "states", *key[1:])
+        return answer(opened[key], question, run)
+
+    def carry(questions: Mapping[str, Question]) -> Iterator[Reply]:
+        for site, question in sorted(questions.items()):
+            if site in away:
+                yield Reply(site, 0.0, failure="was not connected.")
+                continue
+            try:
+                content = content_of(site, question)
+            except Exception as problem:
+                yield Reply(site, 0.5, failure=describe_failure(problem))
+            else:
+                yield Reply(site, 0.5, content)
+
+    return carry
+
+
+def own_settings(site: StudySite, release: str = "") -> str:
+    """Give a site's own file."""
+    images = f"train_images = {site.train_images}\n" if site.train_images else ""
+    return f'manifest = "{site.manifest}"\n{images}{release}'
+
+
+def run_all(agreed: Agreed, server: Path, carry: Carry) -> None:
+    """Run every method with every seed of a study, then the evaluation."""
+    for method in agreed.settings["methods"]:
+        for seed in agreed.settings["seeds"]:
+            run_segment(agreed, Segment(f"{method}-{seed}", method, seed, agreed.federation.rounds), server, carry)
+    run_evaluation(agreed, "evaluation", server, carry)
 
 
 def differences(one: State, other: State) -> list[str]:

@@ -9,8 +9,7 @@ import pytest
 from polyhead.deployment.agreed import Agreed
 from polyhead.deployment.coordinator import EVENTS, Segment, run_segment, store_of
 from polyhead.deployment.events import read_events
-from polyhead.deployment.question import Question
-from polyhead.federation.federate import Answer
+from polyhead.deployment.question import Question, Reply
 from polyhead.federation.run_lock import locked
 from polyhead.federation.snapshot_manifest import manifest_path
 from tests.deployment.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
@@ -47,7 +46,10 @@ def test_in_segments_it_equals_simulate(study: Path, agreed: Agreed, tmp_path: P
         run_segment(agreed, segment(until, f"to {until}"), tmp_path / "server", carry)
     assert not differences(simulated(study, tmp_path / "sim"), state_of(agreed, tmp_path / "server", houses(tmp_path)))
     kinds = [event["event"] for event in events_in(tmp_path)]
-    assert kinds == ["begun", "round", "ended", "begun", "round", "round", "ended", "begun", "round", "ended"]
+    assert kinds == [
+        *("begun", "round", "ended", "begun", "round", "round", "ended"),
+        *("begun", "round", "finished", "finished", "finished", "ended"),
+    ]
 
 
 @pytest.mark.parametrize("how", ["lost", "spoiled"])
@@ -76,7 +78,7 @@ def test_a_server_that_lost_its_last_snapshot_goes_back_and_the_sites_with_it(
 def test_a_site_keeps_only_states_that_may_be_asked_for(study: Path, agreed: Agreed, tmp_path: Path) -> None:
     run_segment(agreed, segment(), tmp_path / "server", carry_to(open_all(study, agreed, tmp_path), []))
     kept = sorted(file.name for file in (tmp_path / "a").rglob("private-*"))
-    assert kept == [f"private-{rounds}.safetensors" for rounds in (2, 3, 4)]
+    assert kept == [f"private-{rounds}.safetensors" for rounds in (3, 4)]
 
 
 def test_a_site_with_another_agreement_is_left_out_with_a_reason(study: Path, agreed: Agreed, tmp_path: Path) -> None:
@@ -103,8 +105,8 @@ def test_a_silent_site_is_waited_for_twice_and_no_more_until_the_next_segment(
 
 
 def test_too_few_sites_end_the_segment_with_the_reasons(study: Path, agreed: Agreed, tmp_path: Path) -> None:
-    def nobody(questions: dict[str, Question]) -> Iterator[Answer]:
-        yield from (Answer(site, 0.0, failure="its process ended.", silent=True) for site in sorted(questions))
+    def nobody(questions: dict[str, Question]) -> Iterator[Reply]:
+        yield from (Reply(site, 0.0, failure="its process ended.", silent=True) for site in sorted(questions))
 
     run_segment(agreed, segment(), tmp_path / "server", nobody)  # type: ignore[arg-type]
     last = events_in(tmp_path)[-1]

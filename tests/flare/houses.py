@@ -40,12 +40,12 @@ class Houses:
     def agreed(self) -> Agreed:
         return read_agreement(local_folder(self.kits.server) / AGREEMENT)
 
-    def post(self, seed: int) -> Post:
-        folder = store_of(self.agreed, self.kits.server / STATES, "ffl", seed).folder
-        return Post(self.kits.admin, ADMIN, folder / EVENTS)
+    @property
+    def post(self) -> Post:
+        return Post(self.kits.admin, ADMIN, self.kits.server / STATES)
 
     def events(self, seed: int) -> list[dict[str, Any]]:
-        return read_events(self.post(seed).events)
+        return read_events(store_of(self.agreed, self.post.states, "ffl", seed).folder / EVENTS)
 
     def state(self, seed: int) -> State:
         """Read the state that a deployed federation ended in: the server's part, and each site's from its own disk."""
@@ -128,12 +128,13 @@ def open_houses(folder: Path, study_file: Path) -> Iterator[Houses]:
 @contextmanager
 def federation(houses: Houses, seed: int, rounds: int, length: int) -> Iterator[list[int]]:
     """Run a federation beside what the block does to it; what is yielded holds the number of segments in the end."""
+    assert houses.agreed.federation.rounds == rounds
     segments: list[int] = []
     problems: list[BaseException] = []
 
     def work() -> None:
         try:
-            segments.append(run_federation(houses.post(seed), "ffl", seed, rounds, length, 3, 2, PATIENCE))
+            segments.append(run_federation(houses.post, houses.agreed, "ffl", seed, PATIENCE, length, print))
         except BaseException as problem:  # It is raised again in the test's own thread.
             problems.append(problem)
 

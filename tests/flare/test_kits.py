@@ -2,15 +2,23 @@
 
 import json
 import shutil
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from nvflare.apis.event_type import EventType
+from nvflare.apis.fl_constant import FLContextKey, ReservedKey
+from nvflare.apis.fl_context import FLContext
+from nvflare.apis.fl_exception import NotAuthenticated
 
 from polyhead.errors import RunError
 from polyhead.flare.kits import Kits, Server, provision, settle
+from polyhead.flare.twin import TwinGuard
 
 ADMIN = "coordinator@federation.example"
 
@@ -68,6 +76,20 @@ def test_what_the_server_keeps_is_in_its_kit(kits: Kits) -> None:
     assert components(kits.server)["job_manager"]["args"]["uri_root"].startswith(str(kits.server.absolute()))
 
 
+def test_the_authority_keeps_its_own_key_and_nobody_elses(kits: Kits) -> None:
+    (file,) = (path for path in (kits.server.parent / "authority").rglob("*") if path.is_file())
+    assert file.stat().st_mode & 0o077 == 0
+    content = json.loads(file.read_text())
+    assert "PRIVATE KEY" in content.pop("root_pri_key")
+    assert "PRIVATE KEY" not in json.dumps(content)
+
+
+def test_no_key_but_its_own_is_in_a_kit(kits: Kits) -> None:
+    for kit, own in ((kits.server, "server"), *((kit, "client") for kit in (kits.admin, *kits.sites.values()))):
+        files = (path for path in kit.rglob("*") if path.is_file() and "PRIVATE KEY" in path.read_text())
+        assert [file.name for file in files] == [f"{own}.key"]
+
+
 def test_only_its_owner_can_look_into_a_kit(kits: Kits) -> None:
     for kit in (kits.server, kits.admin, *kits.sites.values(), kits.server.parent / "authority"):
         assert kit.stat().st_mode & 0o077 == 0
@@ -83,3 +105,28 @@ def test_a_kit_may_be_carried_elsewhere(kits: Kits, tmp_path: Path) -> None:
     shutil.copytree(kits.server, moved)
     settle(moved)
     assert str(kits.server) not in (moved / "local" / "resources.json").read_text()
+
+
+def registering(name: str, here: Mapping[str, float]) -> FLContext:
+    """What the engine tells when a site registers; `here` says when the others gave a sign of life."""
+    clients = [SimpleNamespace(name=site, last_connect_time=heard) for site, heard in here.items()]
+    context, peer = FLContext(), FLContext()
+    peer.set_prop(ReservedKey.IDENTITY_NAME, name, private=False)
+    context.set_peer_context(peer)
+    context.set_prop(ReservedKey.ENGINE, SimpleNamespace(get_clients=lambda: clients))
+    return context
+
+
+@pytest.mark.parametrize(("silent", "refused"), [(0, True), (20, True), (30, False)])
+def test_a_name_is_free_once_its_house_is_silent(kits: Kits, silent: float, refused: bool) -> None:
+    guard = TwinGuard(**components(kits.server)["twin_guard"]["args"])
+    context = registering("a", {"a": time.time() - silent, "b": time.time()})
+    guard.handle_event(EventType.CLIENT_REGISTER_RECEIVED, context)
+    problems = context.get_prop(FLContextKey.EXCEPTIONS) or {}
+    assert [type(problem) for problem in problems.values()] == ([NotAuthenticated] if refused else [])
+
+
+def test_a_name_that_nobody_has_is_free() -> None:
+    context = registering("a", {"b": time.time()})
+    TwinGuard(25).handle_event(EventType.CLIENT_REGISTER_RECEIVED, context)
+    assert not context.get_prop(FLContextKey.EXCEPTIONS)

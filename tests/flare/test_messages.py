@@ -1,6 +1,7 @@
 """What the engine carries is what was sent, bit for bit, and nothing else."""
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,15 +9,19 @@ import torch
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.decomposers import numpy_decomposers
 
-from polyhead.deployment.question import Question
+from polyhead.deployment.agreed import Agreed
+from polyhead.deployment.question import FINISHED, IDLE, READY, UNFINISHED, Question
+from polyhead.deployment.release import Release
 from polyhead.errors import UpdateError
 from polyhead.federation.update import SiteUpdate
 from polyhead.flare.messages import (
+    answer_message,
     arrays_of,
+    content_of,
     failure_message,
     question_message,
+    read_answer,
     read_question,
-    read_update,
     update_message,
 )
 from polyhead.training.tensor_file import memory_of
@@ -30,6 +35,15 @@ STATE = {
     "backbone.scalar": torch.tensor(0.1),
     "backbone.num_batches_tracked": torch.tensor(2**53 - 1),
 }
+AGREED = Agreed({"methods": ["local", "ffl"], "seeds": [0]}, ("a", "b"), "f" * 64)
+METRIC = {"method": "ffl", "seed": "all", "finding": "Edema", "value": 0.5, "low": 0.25, "high": None}
+METRIC |= {"positives": 20, "negatives": 30, "patients": 50}
+COMPARISON = {"method": "ffl", "reference": "local", "finding": "Edema", "difference": 0.125, "low": 0.0, "high": 0.5}
+COMPARISON |= {"p": 0.5, "p_holm": None}
+
+
+def asked(kind: str) -> Question:
+    return Question("f" * 64, "ffl", 7, 3, 2, (1, 2), STATE, kind)
 
 
 def through(message: Shareable) -> Shareable:
@@ -46,20 +60,30 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_an_update_arrives_bit_for_bit() -> None:
     update = SiteUpdate("a", 3, 24, 0.1 + 0.2, STATE)
-    arrived = read_update(through(update_message(update, STATE)), "a")
+    arrived, _ = read_answer(through(answer_message(update, asked("round"), AGREED)), "a", "round", AGREED)
     assert isinstance(arrived, SiteUpdate)
     assert same(arrived.state, STATE)
     assert (arrived.site, arrived.round, arrived.examples, arrived.loss) == ("a", 3, 24, 0.1 + 0.2)
 
 
 def test_a_question_arrives_bit_for_bit() -> None:
-    question = Question("f" * 64, "ffl", 7, 3, 2, (1, 2), STATE)
-    arrived = read_question(through(question_message(question, arrays_of(STATE))))
+    arrived = read_question(through(question_message(asked("finish"), arrays_of(STATE))))
     assert same(dict(arrived.shared), STATE)
     assert (arrived.agreement, arrived.method, arrived.seed, arrived.round, arrived.own, arrived.kept) == (
         *("f" * 64, "ffl", 7, 3, 2),
         (1, 2),
     )
+    assert arrived.kind == "finish"
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "head"}, {"path": "/etc"}, {"own": -1}, {"kept": 3}, {"seed": 0.5}, {"shared": {"w": object()}}]
+)
+def test_what_is_no_question_is_refused(change: dict[str, object]) -> None:
+    message = question_message(asked("round"), arrays_of(STATE))
+    message["polyhead"] |= change
+    with pytest.raises(UpdateError, match="no question"):
+        read_question(message)
 
 
 def test_a_message_holds_the_fields_of_an_update_and_nothing_else() -> None:
@@ -100,8 +124,66 @@ def test_what_is_no_update_is_refused(body: object) -> None:
     message = Shareable()
     message["polyhead"] = body
     with pytest.raises(UpdateError):
-        read_update(message, "a")
+        read_answer(message, "a", "round", AGREED)
 
 
 def test_a_failure_arrives_in_words() -> None:
-    assert read_update(through(failure_message("not enough memory.")), "a") == "not enough memory."
+    message = through(failure_message("not enough memory."))
+    assert read_answer(message, "a", "round", AGREED) == (None, "not enough memory.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("join", READY), ("join", IDLE), ("finish", FINISHED), ("evaluate", UNFINISHED)]
+)
+def test_a_word_arrives_and_nothing_else_is_in_its_message(kind: str, word: str) -> None:
+    message = through(answer_message(word, asked(kind), AGREED))
+    assert message["polyhead"] == {"word": word}
+    assert read_answer(message, "a", kind, AGREED) == (word, "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [("join", FINISHED), ("finish", READY), ("round", FINISHED), ("join", "p17")]
+)
+def test_a_word_that_answers_another_question_is_refused_at_both_ends(kind: str, word: str) -> None:
+    with pytest.raises(UpdateError):
+        answer_message(word, asked(kind), AGREED)
+    message = Shareable()
+    message["polyhead"] = {"word": word}
+    with pytest.raises(UpdateError):
+        read_answer(message, "a", kind, AGREED)
+
+
+RELEASE = Release((METRIC,), (COMPARISON,))
+
+
+def test_results_arrive_as_they_were_sent_and_are_on_record_whole() -> None:
+    message = through(answer_message(RELEASE, asked("evaluate"), AGREED))
+    assert read_answer(message, "a", "evaluate", AGREED) == (RELEASE, "")
+    assert content_of(message) == ({"metrics": [METRIC], "comparisons": [COMPARISON]}, [])
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        Release(({**METRIC, "threshold": 0.5},), ()),
+        Release(({**METRIC, "finding": "=1"},), ()),
+        Release((METRIC, METRIC), ()),
+        Release((), (METRIC,)),
+        Release((), ({**COMPARISON, "reference": "Miller"},)),
+    ],
+)
+def test_results_with_anything_else_are_refused_at_both_ends(results: Release) -> None:
+    body: Any = {"metrics": list(results.metrics), "comparisons": list(results.comparisons)}
+    with pytest.raises(UpdateError):
+        answer_message(results, asked("evaluate"), AGREED)
+    message = Shareable()
+    message["polyhead"] = body
+    with pytest.raises(UpdateError):
+        read_answer(message, "a", "evaluate", AGREED)
+
+
+@pytest.mark.parametrize("kind", ["join", "round", "finish"])
+def test_results_are_taken_only_where_they_were_asked_for(kind: str) -> None:
+    message = answer_message(RELEASE, asked("evaluate"), AGREED)
+    with pytest.raises(UpdateError):
+        read_answer(message, "a", kind, AGREED)

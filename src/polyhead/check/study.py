@@ -21,7 +21,7 @@ from polyhead.sites import recipe_of
 from polyhead.study_file import load_study
 from polyhead.training.device import resolve_device
 
-__all__ = ["check_study"]
+__all__ = ["check_settings", "check_study"]
 
 
 def check_study(study_file: Path, reading: Reading | None = None) -> CheckResult:
@@ -37,7 +37,11 @@ def check_study(study_file: Path, reading: Reading | None = None) -> CheckResult
     StudyError
         If the file cannot be read as a study.
     """
-    study = load_study(study_file)
+    return check_settings(load_study(study_file), study_file, reading)
+
+
+def check_settings(study: StudyConfig, study_file: Path, reading: Reading | None = None) -> CheckResult:
+    """Check a study that has been read; see `check_study`."""
     reading = replace(
         reading or Reading(),
         size=study.model.image_size,

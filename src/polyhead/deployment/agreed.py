@@ -5,7 +5,7 @@ Server and sites each hold the same file. Whose file differs is told before any 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from polyhead.config import Federation, Model, StudyConfig, Training
 from polyhead.errors import StudyError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.site import Plan
+from polyhead.findings import closest
 from polyhead.limited_file import read_limited
 from polyhead.study_file import check_study
 
@@ -54,9 +55,39 @@ class Agreed:
 
 
 def agreement_of(study: StudyConfig) -> str:
-    """Return the file that all hospitals of a study hold; the same text for the same settings."""
+    """Return the file that all hospitals of a study hold; the same text for the same settings.
+
+    Raises
+    ------
+    StudyError
+        If the study asks for what hospitals in houses of their own cannot do yet.
+    """
+    if (study.federation.min_sites or 1) > len(study.site):
+        raise StudyError(
+            f"key 'federation.min_sites': found {study.federation.min_sites}, but there are {len(study.site)} sites."
+        )
+    for fault in _faults(study):
+        raise StudyError(f"{fault} `polyhead run` can do it, where all data are in one place.")
     settings = study.model_dump(mode="json", exclude=_OWN)
     return json.dumps({"settings": settings, "sites": sorted(site.name for site in study.site)}, sort_keys=True)
+
+
+def _faults(study: StudyConfig) -> Iterator[str]:
+    for method in study.methods:
+        if method not in METHODS:
+            raise StudyError(f"key 'methods': {method!r} is unknown; {closest(method, METHODS)}.")
+        if METHODS[method].sharing(study.federation).head:
+            yield (
+                f"key 'methods': {method!r} shares heads, for which all hospitals would have to agree on their "
+                "findings, and the agreement does not hold these. Leave the method out."
+            )
+    if study.federation.validate_every or study.federation.select == "best":
+        yield (
+            "key 'federation.validate_every': hospitals in houses of their own do not validate between rounds, so none "
+            "can choose its best state. Set validate_every = 0 and select = 'last'."
+        )
+    if study.model.weights:
+        yield "key 'model.weights': initial weights are not handed to the server. Begin without them."
 
 
 def read_agreement(path: Path) -> Agreed:
@@ -81,7 +112,8 @@ def study_at(agreed: Agreed, site: str, own: Mapping[str, Any], folder: Path, so
     Parameters
     ----------
     own
-        Its own settings: those of a ``[[site]]`` but the name; and ``cache``.
+        Its own settings: those of a ``[[site]]`` but the name; and ``cache``. What it lets out, ``[release]``, is no
+        part of a study.
     folder
         What paths are relative to.
     source
@@ -94,7 +126,7 @@ def study_at(agreed: Agreed, site: str, own: Mapping[str, Any], folder: Path, so
     """
     if site not in agreed.sites:
         raise StudyError(f"site {site!r}: the study's sites are {', '.join(agreed.sites)}. Use the kit of one of them.")
-    about = {key: value for key, value in own.items() if key != "cache"}
+    about = {key: value for key, value in own.items() if key not in ("cache", "release")}
     paths = {"cache": own["cache"]} if "cache" in own else {}
     return check_study({**agreed.settings, **paths, "site": [{**about, "name": site}]}, folder, source)
 

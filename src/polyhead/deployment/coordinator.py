@@ -1,4 +1,4 @@
-"""The server's side of a deployed federation: a segment of rounds, from the last snapshot.
+"""The server's side of a deployed federation: a segment of rounds, from the last snapshot, and the end of them.
 
 Nothing here knows how a question reaches a site. What an engine has to bring is one function, `Carry`.
 """
@@ -6,13 +6,13 @@ Nothing here knows how a question reaches a site. What an engine has to bring is
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from polyhead.deployment.agreed import Agreed, plan_of
-from polyhead.deployment.events import append_event
-from polyhead.deployment.question import Question
+from polyhead.deployment.events import append_event, read_events
+from polyhead.deployment.question import FINISHED, IDLE, READY, Question, Reply
 from polyhead.errors import PolyheadError, QuorumError, RunError
 from polyhead.federation.federate import Answer, Sites, federate
 from polyhead.federation.private_state import PrivateFile
@@ -21,14 +21,15 @@ from polyhead.federation.run_lock import locked, signed
 from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot
 from polyhead.federation.snapshot_manifest import manifest_rounds, read_manifest
 from polyhead.federation.start import initial_shared
+from polyhead.federation.update import SiteUpdate
 
 __all__ = ["EVENTS", "Carry", "Segment", "run_segment", "store_of"]
 
 EVENTS = "events.jsonl"
 """Name of the file of events, in the store."""
 
-Carry = Callable[[Mapping[str, Question]], Iterator[Answer]]
-"""Carries a question to each of some sites at once, and yields an answer of each, in the order of their names."""
+Carry = Callable[[Mapping[str, Question]], Iterator[Reply]]
+"""Carries a question to each of some sites at once, and yields a reply of each, in the order of their names."""
 
 # A site that was silent in so many rounds of a segment in a row is not waited for until the next segment.
 _MOST_MISSES = 2
@@ -36,12 +37,14 @@ _MOST_MISSES = 2
 
 @dataclass(frozen=True)
 class Segment:
-    """Some rounds of a federation, in one go.
+    """Some rounds of a federation, in one go; after the last of all, each site finishes.
 
     Attributes
     ----------
     name
         Its own, by which its events are known.
+    method
+        Of the study; blank if the sites are to evaluate, after all methods and seeds.
     until
         After how many rounds of the federation it ends.
     """
@@ -90,14 +93,18 @@ def run_segment(agreed: Agreed, segment: Segment, folder: Path, carry: Carry) ->
 def _run(server: _Server) -> None:
     state = _start(server)
     _tell(server, {"event": "begun", "rounds_done": state.rounds_done})
-    agreed, until = server.agreed, server.segment.until
-    sites = Sites(agreed.sites, lambda round_, now: _ask(server, round_, now))
+    rules = server.agreed.federation
+    if state.rounds_done < min(server.segment.until, rules.rounds):
+        names = _join(server, state)
 
-    def on_round(rows: list[RoundRow], repeated: bool) -> None:
-        _tell_round(server, rows, repeated)
+        def on_round(rows: list[RoundRow], repeated: bool) -> None:
+            _tell_round(server, rows, repeated)
 
-    end = federate(sites, agreed.federation, state, server.store, on_round, until)
-    _tell(server, {"event": "ended", "rounds_done": end.rounds_done})
+        sites = Sites(names, lambda round_, now: _ask(server, names, round_, now))
+        state = federate(sites, rules, state, server.store, on_round, server.segment.until)
+    if state.rounds_done == rules.rounds:
+        _finish(server, state)
+    _tell(server, {"event": "ended", "rounds_done": state.rounds_done})
 
 
 def _start(server: _Server) -> Snapshot:
@@ -112,28 +119,75 @@ def _start(server: _Server) -> Snapshot:
     return save_snapshot(Snapshot(0, shared, dict.fromkeys(agreed.sites, PrivateFile(0, None))), server.store)
 
 
-def _ask(server: _Server, round_: int, state: Snapshot) -> Iterator[Answer]:
-    """Ask every site but those that are suspended."""
+def _question(server: _Server, kind: str, site: str, state: Snapshot, kept: Mapping[str, set[int]]) -> Question:
+    return Question(
+        *(server.agreed.sha256, server.segment.method, server.segment.seed, state.rounds_done),
+        state.private[site].rounds_done,
+        tuple(sorted(kept.get(site, ()))),
+        {} if kind == "join" else state.shared,
+        kind,
+    )
+
+
+def _join(server: _Server, state: Snapshot) -> list[str]:
+    """Ask every site whether it trains, and return the names of those that do; who does not answer is counted."""
+    idle = set(told := _told_idle(server))
+    for reply in server.carry({site: _question(server, "join", site, state, {}) for site in server.agreed.sites}):
+        if reply.content == IDLE:
+            idle.add(reply.site)
+        elif reply.content == READY:
+            idle.discard(reply.site)
+        _note(server, reply)
+    rows = [RoundRow(0, site, math.nan, 0.0, 0, 0, IDLE) for site in sorted(idle - told)]
+    if rows:
+        _tell(server, {"event": "idle", "rows": _plain(rows)})
+    names = [site for site in server.agreed.sites if site not in idle]
+    if not names:
+        raise RunError("no site has two training images: there is nothing to train on.")
+    return names
+
+
+def _told_idle(server: _Server) -> set[str]:
+    events = read_events(server.store.folder / EVENTS)
+    return {row["site"] for event in events if event["event"] == "idle" for row in event["rows"]}
+
+
+def _note(server: _Server, reply: Reply) -> None:
+    server.misses[reply.site] = server.misses[reply.site] + 1 if reply.silent else 0
+    server.reasons[reply.site] = reply.failure
+
+
+def _ask(server: _Server, names: Sequence[str], round_: int, state: Snapshot) -> Iterator[Answer]:
+    """Ask every site that trains but those that are suspended."""
     kept = _kept(server.store)
     asked = {
-        site: Question(
-            *(server.agreed.sha256, server.segment.method, server.segment.seed, round_),
-            state.private[site].rounds_done,
-            tuple(sorted(kept[site])),
-            state.shared,
-        )
-        for site in server.agreed.sites
-        if server.misses[site] < _MOST_MISSES
+        site: _question(server, "round", site, state, kept) for site in names if server.misses[site] < _MOST_MISSES
     }
-    answers = server.carry(asked)
-    for site in server.agreed.sites:
+    replies = server.carry(asked)
+    for site in names:
         if site not in asked:
             yield Answer(site, 0.0, failure=f"not asked until the next segment: {server.reasons[site]}", silent=True)
             continue
-        answer = next(answers)
-        server.misses[site] = server.misses[site] + 1 if answer.silent else 0
-        server.reasons[site] = answer.failure
-        yield replace(answer, private=PrivateFile(round_ + 1, None)) if answer.update else answer
+        reply = next(replies)
+        _note(server, reply)
+        if isinstance(reply.content, SiteUpdate):
+            yield Answer(site, reply.seconds, reply.content, PrivateFile(round_ + 1, None))
+        else:
+            yield Answer(site, reply.seconds, failure=reply.failure, silent=reply.silent)
+
+
+def _finish(server: _Server, state: Snapshot) -> None:
+    """Ask every site to make its model and predictions, which stay with it; who has them says so at once."""
+    kept, rules = _kept(server.store), server.agreed.federation
+    asked = {site: _question(server, "finish", site, state, kept) for site in server.agreed.sites}
+    idle = _told_idle(server)
+    for reply in server.carry(asked):
+        if reply.content == FINISHED:
+            trained = rules.finetune != "none" and reply.site not in idle
+            rows = [RoundRow(rules.rounds, reply.site, math.nan, reply.seconds, 0, 0, "alone")] if trained else []
+            _tell(server, {"event": "finished", "site": reply.site, "seconds": reply.seconds, "rows": _plain(rows)})
+        else:
+            _tell(server, {"event": "unfinished", "site": reply.site, "reason": reply.failure})
 
 
 def _kept(store: Store) -> dict[str, set[int]]:
@@ -147,8 +201,11 @@ def _kept(store: Store) -> dict[str, set[int]]:
 
 
 def _tell_round(server: _Server, rows: list[RoundRow], repeated: bool) -> None:
-    told = [{name: _finite(value) for name, value in asdict(row).items()} for row in rows]
-    _tell(server, {"event": "repeated" if repeated else "round", "round": rows[0].round, "rows": told})
+    _tell(server, {"event": "repeated" if repeated else "round", "round": rows[0].round, "rows": _plain(rows)})
+
+
+def _plain(rows: list[RoundRow]) -> list[dict[str, object]]:
+    return [{name: _finite(value) for name, value in asdict(row).items()} for row in rows]
 
 
 def _finite(value: object) -> object:

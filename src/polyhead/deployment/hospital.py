@@ -3,14 +3,16 @@
 Nothing here knows how a question came or where the answer goes.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from polyhead.config import StudyConfig
 from polyhead.deployment.agreed import Agreed, plan_of, study_at
 from polyhead.deployment.own_states import OwnStates, keep_own, load_own, save_own
-from polyhead.deployment.question import Question
+from polyhead.deployment.question import IDLE, Question
+from polyhead.deployment.release import policy_in
 from polyhead.errors import RunError, StudyError, UpdateError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.private_state import PrivateState, check_private
@@ -23,7 +25,7 @@ from polyhead.toml_file import read_toml
 from polyhead.training.device import resolve_device
 from polyhead.training.model import SiteModel
 
-__all__ = ["Hospital", "open_hospital", "take_part"]
+__all__ = ["Hospital", "alone", "open_hospital", "refuse_other_agreement", "take_part"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Hospital:
     """A site that is open for one method with one seed."""
 
     agreed: Agreed
+    study: StudyConfig
     plan: Plan
     site: Site
     model: SiteModel
@@ -44,7 +47,7 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     Parameters
     ----------
     site_file
-        Its own TOML file: `manifest`, and what else a ``[[site]]`` of a study may say.
+        Its own TOML file: `manifest`, and what else a ``[[site]]`` of a study may say; ``[release]``.
     folder
         Where its private states lie.
 
@@ -53,7 +56,10 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     PolyheadError
         If anything of it is wrong.
     """
-    study = study_at(agreed, name, read_toml(site_file, StudyError), site_file.parent, str(site_file))
+    own = read_toml(site_file, StudyError)
+    # What may leave is asked at the end only: a mistake in it must not wait for that.
+    policy_in(own, str(site_file))
+    study = study_at(agreed, name, own, site_file.parent, str(site_file))
     plan, aliases = plan_of(agreed, method, seed), study.findings.aliases
     source = open_site(study.site[0], read_site(study.site[0]), study, None)
     chosen = METHODS[method].findings({name: source.manifest.findings}, aliases)
@@ -61,7 +67,7 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     device = resolve_device(study.training.device)
     model = build_models([site], study.model, plan.sharing, seed, device)[name]
     states = OwnStates(folder / method / f"seed-{seed}", name, f"{agreed.sha256}/{method}/{seed}")
-    return Hospital(agreed, plan, site, model, part_model(model, plan.sharing)[1], states)
+    return Hospital(agreed, study, plan, site, model, part_model(model, plan.sharing)[1], states)
 
 
 def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None] | None = None) -> SiteUpdate:
@@ -74,20 +80,43 @@ def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None
     PolyheadError
         If the own state is not there, or training comes to nothing.
     """
-    if question.agreement != hospital.agreed.sha256:
+    refuse_other_agreement(hospital.agreed, question)
+    if not hospital.site.can_train:
+        raise UpdateError(f"{IDLE}; it takes no part in rounds.")
+    with alone(hospital.states.folder):
+        return _train(hospital, question, on_step)
+
+
+def refuse_other_agreement(agreed: Agreed, question: Question) -> None:
+    """Refuse a question of a server that holds another agreement.
+
+    Raises
+    ------
+    UpdateError
+        Naming both by their hashes.
+    """
+    if question.agreement != agreed.sha256:
         raise UpdateError(
-            f"the server's study is {question.agreement[:12]}, this site's is {hospital.agreed.sha256[:12]}. "
+            f"the server's study is {question.agreement[:12]}, this site's is {agreed.sha256[:12]}. "
             "All hospitals must hold the same agreement: take it from the kit of the same day."
         )
-    with ExitStack() as alone:
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes of the site away from a folder: one of an earlier segment may not be dead.
+
+    Raises
+    ------
+    UpdateError
+        If another is at work.
+    """
+    with ExitStack() as stack:
         try:
-            # A process of an earlier segment may not be dead.
-            alone.enter_context(locked(hospital.states.folder))
+            stack.enter_context(locked(folder))
         except RunError as problem:
-            raise UpdateError(
-                "another process of this site is at work there. End it, or wait for its end."
-            ) from problem
-        return _train(hospital, question, on_step)
+            raise UpdateError("another process of this site is at work. End it, or wait for its end.") from problem
+        yield
 
 
 def _train(hospital: Hospital, question: Question, on_step: Callable[[], None] | None) -> SiteUpdate:

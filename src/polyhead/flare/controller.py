@@ -16,20 +16,20 @@ from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 from nvflare.apis.wf_comm_spec import WFCommSpec
 
-from polyhead.deployment.agreed import read_agreement
+from polyhead.deployment.agreed import Agreed, read_agreement
 from polyhead.deployment.coordinator import Segment, run_segment
-from polyhead.deployment.question import Question
+from polyhead.deployment.question import Question, Reply
+from polyhead.deployment.results import run_evaluation
 from polyhead.errors import RunError, UpdateError
-from polyhead.federation.federate import Answer
 from polyhead.flare.layout import AGREEMENT, STATES, local_folder
-from polyhead.flare.messages import arrays_of, question_message, read_update
+from polyhead.flare.messages import arrays_of, question_message, read_answer
 
 __all__ = ["TASK", "FederationController"]
 
 _log = logging.getLogger(__name__)
 
-TASK = "round"
-"""The only thing that a site is asked to do."""
+TASK = "question"
+"""The engine's name for whatever a site is asked."""
 
 _GLANCE = 0.5  # seconds between looks at who is gone
 _NOT_HERE = "was not connected when the segment began. It takes part from the next one on; start the site."
@@ -39,7 +39,7 @@ _START = 120.0
 
 
 class FederationController(Controller):
-    """Runs a segment of rounds; the engine makes it from the job's settings.
+    """Runs a segment of rounds, or the evaluation; the engine makes it from the job's settings.
 
     Parameters
     ----------
@@ -79,7 +79,14 @@ class FederationController(Controller):
         """Run the segment."""
         root = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_root_dir())
         agreed = read_agreement(local_folder(root) / AGREEMENT)
-        run_segment(agreed, self._segment, root / STATES, lambda asked: self._carry(asked, fl_ctx, abort_signal))
+
+        def carry(asked: Mapping[str, Question]) -> Iterator[Reply]:
+            return self._carry(agreed, asked, fl_ctx, abort_signal)
+
+        if self._segment.method:
+            run_segment(agreed, self._segment, root / STATES, carry)
+        else:
+            run_evaluation(agreed, self._segment.name, root / STATES, carry)
 
     def stop_controller(self, fl_ctx: FLContext) -> None:
         """Do nothing: what counts is on disk already."""
@@ -90,7 +97,9 @@ class FederationController(Controller):
         """Drop an answer that came after its round, and say so."""
         _log.warning("site %s: an answer came too late, and is dropped.", client.name)
 
-    def _carry(self, asked: Mapping[str, Question], fl_ctx: FLContext, abort: Signal) -> Iterator[Answer]:
+    def _carry(
+        self, agreed: Agreed, asked: Mapping[str, Question], fl_ctx: FLContext, abort: Signal
+    ) -> Iterator[Reply]:
         here = {client.name for client in fl_ctx.get_engine().get_clients()}
         # By task: what comes late for a round that is over is not taken for an answer of this one.
         self._arrived.clear()
@@ -99,7 +108,7 @@ class FederationController(Controller):
         try:
             for site in sorted(asked):
                 message = self._wait(site, tasks[site], began, abort) if site in tasks else _NOT_HERE
-                yield _answer(site, time.monotonic() - began, message)
+                yield _reply(site, time.monotonic() - began, message, asked[site].kind, agreed)
         finally:
             for task in tasks.values():
                 self.cancel_task(task)
@@ -148,11 +157,11 @@ class FederationController(Controller):
         return time.monotonic() - self._began > _START
 
 
-def _answer(site: str, seconds: float, message: Shareable | str) -> Answer:
+def _reply(site: str, seconds: float, message: Shareable | str, kind: str, agreed: Agreed) -> Reply:
     if isinstance(message, str):
-        return Answer(site, seconds, failure=message, silent=message not in (_GONE, _NOT_HERE))
+        return Reply(site, seconds, failure=message, silent=message not in (_GONE, _NOT_HERE))
     try:
-        found = read_update(message, site)
+        content, failure = read_answer(message, site, kind, agreed)
     except UpdateError as problem:
-        return Answer(site, seconds, failure=str(problem))
-    return Answer(site, seconds, failure=found) if isinstance(found, str) else Answer(site, seconds, found)
+        return Reply(site, seconds, failure=str(problem))
+    return Reply(site, seconds, content, failure)

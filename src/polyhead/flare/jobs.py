@@ -1,4 +1,4 @@
-"""A segment of rounds as a job of the engine: three small files, and no code."""
+"""A segment of rounds, or the evaluation, as a job of the engine: three small files, and no code."""
 
 import json
 from collections.abc import Mapping
@@ -43,11 +43,10 @@ def write_job(folder: Path, segment: Segment, deadline: float, silence: float, l
         The engine starts the job when so many sites are connected.
     """
     job = folder / segment.name
-    of_study = {"method": segment.method, "seed": segment.seed}
-    about = {**of_study, "until": segment.until, "segment": segment.name}
+    about = {"method": segment.method, "seed": segment.seed, "until": segment.until, "segment": segment.name}
     patience = {"deadline": deadline, "silence": silence}
     workflow = {"id": "federation", "path": _path(FederationController), "args": {**about, **patience}}
-    executor = {"tasks": [TASK], "executor": {"path": _path(FederationExecutor), "args": of_study}}
+    executor = {"tasks": [TASK], "executor": {"path": _path(FederationExecutor), "args": {}}}
     meta = {"name": segment.name, "resource_spec": {}, "deploy_map": {_APP: ["@ALL"]}, "min_clients": least_sites}
     files = {
         "meta.json": meta,

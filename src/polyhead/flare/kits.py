@@ -30,7 +30,9 @@ _COORDINATOR = {
     **dict.fromkeys(("submit_job", "manage_job", "download_job", "view", "operate"), "any"),
     **dict.fromkeys(("clone_job", "shell_commands", "byoc", "server-predeployed-flwr"), "none"),
 }
-_SERVER_HEARTBEAT = 60  # seconds without a sign of life after which a site is not connected
+# Seconds without a sign of life after which a site is not connected, and after which another may take its name.
+_SERVER_HEARTBEAT = 60
+_TWIN_SILENCE = 25
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,21 @@ def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, a
         raise RunError(
             f"{out}: is there already, and a federation's keys are never overwritten. Choose another folder."
         )
-    made = out / "authority"
-    made.mkdir(parents=True, mode=0o700)
     project = Project(_PROJECT, "", props={"api_version": 3})
     project.set_server(server.host, _ORGANIZATION, {"fed_learn_port": server.port, "admin_port": server.admin_port})
     for site in sites:
         project.add_client(site, _ORGANIZATION, {"allow_log_streaming": False})
     project.add_admin(admin, _ORGANIZATION, {"role": "project_admin"})
+    made = out / "authority"
+    made.mkdir(parents=True, mode=0o700)
     builders = [WorkspaceBuilder(), StaticFileBuilder(config_folder="config", scheme="grpc"), CertBuilder()]
     context = Provisioner(str(made), builders).provision(project)
     if context.get(CtxKey.BUILD_ERROR):
         raise RunError(f"{out}: the engine could not make the kits; its messages stand above.")
+    _forget_keys(Path(context[CtxKey.CURRENT_PROD_DIR]).parent / "state" / "cert.json")
     kits = _move(Path(context[CtxKey.CURRENT_PROD_DIR]), out, sites, server, admin)
+    # By it the coordinator sees whether a study is the one that was agreed on.
+    write_atomically(local_folder(kits.admin) / AGREEMENT, agreement)
     _close_server(kits.server, agreement)
     for kit in kits.sites.values():
         _close_site(kit, agreement)
@@ -117,11 +122,22 @@ def _move(made: Path, out: Path, sites: Sequence[str], server: Server, admin: st
     return Kits(out / "server", {site: places[site] for site in sites}, out / "admin", admin)
 
 
+def _forget_keys(file: Path) -> None:
+    """Leave the authority its own key only: as shipped, it keeps everybody's."""
+    state = json.loads(file.read_text())
+    for entry in state.values():
+        if isinstance(entry, dict):
+            entry.pop("pri_key", None)
+    write_atomically(file, json.dumps(state), mode=0o600)
+
+
 def _close_server(kit: Path, agreement: str) -> None:
     settings = _resources(kit)
     settings["servers"][0]["heart_beat_timeout"] = _SERVER_HEARTBEAT
     # Sites stream no logs, so nothing listens for them.
     _drop(settings, "log_receiver")
+    guard = {"id": "twin_guard", "path": "polyhead.flare.twin.TwinGuard", "args": {"silence": _TWIN_SILENCE}}
+    settings["components"].append(guard)
     _write(kit, settings, agreement)
     settle(kit)
 

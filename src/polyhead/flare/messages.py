@@ -1,7 +1,7 @@
-"""Questions and updates as the engine carries them: plain arrays and numbers, the same bits on both ends.
+"""Questions and answers as the engine carries them: plain arrays and numbers, the same bits on both ends.
 
-An update's message holds the fields of a `SiteUpdate` and nothing else. Whatever arrives, it is made into tensors
-without running any of it, or refused.
+An update's message holds the fields of a `SiteUpdate` and nothing else; results hold the columns of a `Release`; all
+other answers are one of a few words. Whatever arrives is checked without running any of it, or refused.
 """
 
 import hashlib
@@ -12,22 +12,27 @@ import numpy as np
 import torch
 from nvflare.apis.shareable import Shareable
 
+from polyhead.deployment.agreed import Agreed
 from polyhead.deployment.audit import Part
-from polyhead.deployment.question import Question
+from polyhead.deployment.question import WORDS, Content, Question
+from polyhead.deployment.release import Release, read_release
 from polyhead.errors import UpdateError
 from polyhead.federation.update import SiteUpdate, check_update
 
 __all__ = [
+    "answer_message",
     "arrays_of",
     "content_of",
     "failure_message",
     "question_message",
+    "read_answer",
     "read_question",
-    "read_update",
     "update_message",
 ]
 
 _BODY = "polyhead"
+_QUESTION = ("agreement", "method", "seed", "round", "own", "kept", "shared", "kind")
+_RESULTS = ("metrics", "comparisons")
 _FIELDS = ("site", "round", "examples", "loss", "state")
 # NumPy has no bfloat16: its bits travel under this prefix as whole numbers.
 _BITS = "bfloat16 bits/"
@@ -50,7 +55,7 @@ def arrays_of(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray[Any, An
 def question_message(question: Question, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Shareable:
     """Return a question as a message; the arrays are its shared entries, made once for all sites."""
     message = Shareable()
-    fields = {name: getattr(question, name) for name in ("agreement", "method", "seed", "round", "own")}
+    fields = {name: getattr(question, name) for name in _QUESTION if name not in ("kept", "shared")}
     message[_BODY] = {**fields, "kept": list(question.kept), "shared": dict(arrays)}
     return message
 
@@ -65,12 +70,56 @@ def read_question(message: Shareable) -> Question:
     """
     body = message.get(_BODY)
     try:
+        if body.keys() != set(_QUESTION) or body["kind"] not in WORDS:
+            raise ValueError("other fields")
         kept = tuple(_count(one) for one in body["kept"])
         seed, round_, own = (_count(body[name]) for name in ("seed", "round", "own"))
         shared = _tensors(body["shared"])
-        return Question(str(body["agreement"]), str(body["method"]), seed, round_, own, kept, shared)
-    except (KeyError, TypeError, ValueError) as problem:
+        return Question(str(body["agreement"]), str(body["method"]), seed, round_, own, kept, shared, body["kind"])
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise UpdateError(f"the server's message is no question ({problem}). Both need the same version.") from problem
+
+
+def answer_message(content: Content, question: Question, agreed: Agreed) -> Shareable:
+    """Return a site's answer to a question as a message.
+
+    Raises
+    ------
+    UpdateError
+        If it holds anything but what may leave: it stays here then.
+    """
+    if isinstance(content, SiteUpdate):
+        return update_message(content, question.shared)
+    message = Shareable()
+    if isinstance(content, Release):
+        body = {"metrics": [dict(row) for row in content.metrics], "comparisons": list(map(dict, content.comparisons))}
+        read_release(body, agreed.settings["methods"], agreed.settings["seeds"])
+        message[_BODY] = body
+    elif content in WORDS[question.kind]:
+        message[_BODY] = {"word": content}
+    else:
+        raise UpdateError("what was to be sent is no answer.")
+    return message
+
+
+def read_answer(message: Shareable, site: str, kind: str, agreed: Agreed) -> tuple[Content | None, str]:
+    """Read what a site sent: the answer to a question of this kind, or the reason why there is none.
+
+    Raises
+    ------
+    UpdateError
+        If it is neither.
+    """
+    body = message.get(_BODY)
+    if isinstance(body, dict) and body.keys() == {"failure"}:
+        return None, str(body["failure"])
+    if kind == "round":
+        return _update(message, site), ""
+    if isinstance(body, dict) and body.keys() == {"word"} and body["word"] in WORDS[kind]:
+        return str(body["word"]), ""
+    if isinstance(body, dict) and kind == "evaluate" and body.keys() == set(_RESULTS):
+        return read_release(body, agreed.settings["methods"], agreed.settings["seeds"]), ""
+    raise UpdateError(f"what it sent is no answer (the engine says {message.get_return_code()!r}).")
 
 
 def update_message(update: SiteUpdate, shared: Mapping[str, torch.Tensor]) -> Shareable:
@@ -94,22 +143,9 @@ def failure_message(reason: str) -> Shareable:
     return message
 
 
-def read_update(message: Shareable, site: str) -> SiteUpdate | str:
-    """Read what a site sent: its update, still to be judged, or the reason why there is none.
-
-    Parameters
-    ----------
-    site
-        Whose certificate it came with.
-
-    Raises
-    ------
-    UpdateError
-        If it is neither.
-    """
+def _update(message: Shareable, site: str) -> SiteUpdate:
+    """Read an update, still to be judged."""
     body = message.get(_BODY)
-    if isinstance(body, dict) and body.keys() == {"failure"}:
-        return str(body["failure"])
     if not isinstance(body, dict) or body.keys() != set(_FIELDS):
         raise UpdateError(f"what it sent is no update (the engine says {message.get_return_code()!r}).")
     if body["site"] != site:

@@ -5,28 +5,40 @@ it was in. Whether a segment ended is read in our own events; the engine's word 
 """
 
 import logging
+import math
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from nvflare.fuel.flare_api.api_spec import JobNotFound, NoConnection, SessionClosed
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
-from polyhead.deployment.coordinator import Segment
+from polyhead.deployment.agreed import Agreed
+from polyhead.deployment.coordinator import EVENTS, Segment, store_of
 from polyhead.deployment.events import last_of, read_events
+from polyhead.deployment.results import begin_run, evaluation_events, unreleased
 from polyhead.errors import RunError
 from polyhead.flare.jobs import write_job
+from polyhead.flare.processes import silenced
 
-__all__ = ["Patience", "Post", "run_federation", "session_of"]
+__all__ = ["Patience", "Post", "Tell", "run_federation", "run_study", "session_of"]
 
 _log = logging.getLogger(__name__)
 _GLANCE = 0.5
 _ENDED = ("FINISHED", "ABANDONED", "FAILED")
+# How often sites that were away are asked for what they owe after the last round.
+_TRIES = 3
+# Rounds of the first segment, and seconds that later ones should take.
+_FIRST, _SEGMENT = 10, 600.0
+
+Tell = Callable[[Mapping[str, Any]], None]
+"""Gets each of our own events once; those of a federation with its method and seed."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +65,11 @@ class Patience:
 
 @dataclass(frozen=True)
 class Post:
-    """Where a supervisor stands: the coordinator's kit and name, and the server's file of events."""
+    """Where a supervisor stands: the coordinator's kit and name, and the server's folder of states."""
 
     admin_kit: Path
     admin_name: str
-    events: Path
+    states: Path
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,8 @@ class _Submitted:
 def session_of(post: Post) -> Iterator[Session]:
     """Open a session with the server, and close it whatever happens: an open one keeps the process alive for ever."""
     try:
-        session = new_secure_session(post.admin_name, str(post.admin_kit), timeout=30.0)
+        with silenced():
+            session = new_secure_session(post.admin_name, str(post.admin_kit), timeout=30.0)
     except NoConnection as problem:
         raise RunError(
             f"the server does not answer ({problem}). Start it; or this kit is of another federation: take its own."
@@ -83,54 +96,125 @@ def session_of(post: Post) -> Iterator[Session]:
         session.close()
 
 
-def run_federation(
-    post: Post, method: str, seed: int, rounds: int, length: int, sites: int, least: int, patience: Patience
-) -> int:
-    """Submit segments until all rounds are done; return after how many segments they were.
+@dataclass(frozen=True)
+class _Work:
+    """Who is told of which events."""
+
+    post: Post
+    agreed: Agreed
+    patience: Patience
+    events: Path
+    about: Mapping[str, Any]
+    tell: Tell
+
+    @property
+    def least(self) -> int:
+        """With how many sites a segment begins at least."""
+        return self.agreed.federation.min_sites or math.ceil(len(self.agreed.sites) / 2)
+
+
+def run_study(post: Post, agreed: Agreed, out: Path, patience: Patience, length: int | None, tell: Tell) -> Path:
+    """Run every method with every seed, let the sites evaluate, and return the report; what is done is not done again.
+
+    Sites that are away at the end are named in the report; the same call later asks them again.
 
     Parameters
     ----------
-    rounds, length
-        Of the federation, and at most of a segment.
-    sites, least
-        How many sites there are, and with how many a segment begins at least.
+    out
+        The coordinator's own run directory.
+    length
+        Rounds of a segment, at most; None for as many as take some ten minutes: a start costs some ten seconds, and a
+        lost site waits for the next.
+
+    Raises
+    ------
+    RunError
+        As `run_federation`; if the evaluation fails; if `out` is of another study.
+    """
+    begin_run(agreed, out)
+    for _ in range(_TRIES):
+        for seed, method in product(agreed.settings["seeds"], agreed.settings["methods"]):
+            run_federation(post, agreed, method, seed, patience, length, tell)
+        if not unreleased(agreed, post.states):
+            break
+        work = _Work(post, agreed, patience, evaluation_events(post.states), {}, tell)
+        last = _run(work, Segment(f"evaluation-{secrets.token_hex(4)}", "", 0, 0), 1)
+        if last and last["event"] == "failed":
+            raise RunError(f"evaluation: {last['reason']}")
+    # What draws takes seconds to import, for which no other command should wait.
+    from polyhead.deployment.gathering import gather
+
+    return gather(agreed, post.states, out)
+
+
+def run_federation(
+    post: Post, agreed: Agreed, method: str, seed: int, patience: Patience, length: int | None, tell: Tell
+) -> int:
+    """Submit segments until all rounds are done and the sites have finished; return after how many segments they were.
+
+    A site that is away after the last round is waited for once more, and then left for another call.
 
     Raises
     ------
     RunError
         If a segment failed for a reason that another would not mend, or three in a row came to nothing.
     """
-    fruitless, done, number = 0, 0, 0
-    while done < rounds:
+    events = store_of(agreed, post.states, method, seed).folder / EVENTS
+    work = _Work(post, agreed, patience, events, {"method": method, "seed": seed}, tell)
+    fruitless, number, late, rounds = 0, 0, 0, agreed.federation.rounds
+    done = _rounds_done(read_events(events))
+    while done < rounds or (_unfinished(agreed, events) and late < 2):
         number += 1
+        late += done == rounds
         before = done
-        segment = Segment(f"{method}-{seed}-{secrets.token_hex(4)}", method, seed, min(done + length, rounds))
-        last = _run(post, segment, sites, least, patience)
+        until = min(done + (length or _usual_length(read_events(events))), rounds)
+        segment = Segment(f"{method}-{seed}-{secrets.token_hex(4)}", method, seed, until)
+        last = _run(work, segment, work.least if done < rounds else 1)
         if last and last["event"] == "failed" and not last["again"]:
             raise RunError(f"segment {segment.name}: {last['reason']}")
-        done = max(done, _rounds_done(last))
-        fruitless = 0 if done > before else fruitless + 1
+        done = max(done, _rounds_done(read_events(events)))
+        late += before < done == rounds
+        fruitless = 0 if done > before or done == rounds else fruitless + 1
         if fruitless == 3:
             raise RunError(f"after {done} rounds three segments in a row came to nothing. Look at the server's log.")
     return number
 
 
-def _rounds_done(event: Mapping[str, Any] | None) -> int:
-    if event is None:
-        return 0
-    if event["event"] == "round":
-        return int(event["round"]) + 1
-    return int(event.get("rounds_done", event.get("round", 0)))
+def _rounds_done(events: list[dict[str, Any]]) -> int:
+    return max((event["round"] + 1 for event in events if event["event"] == "round"), default=0)
 
 
-def _run(post: Post, segment: Segment, sites: int, least: int, patience: Patience) -> Mapping[str, Any] | None:
+def _usual_length(events: list[dict[str, Any]]) -> int:
+    """Return how many rounds take some ten minutes, by those of the last segment."""
+    times = [event["time"] for event in events if event["event"] == "round" and event["segment"] == _newest(events)]
+    seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+    return max(1, round(_SEGMENT / seconds)) if seconds else _FIRST
+
+
+def _newest(events: list[dict[str, Any]]) -> str:
+    return next((str(event["segment"]) for event in reversed(events) if event["event"] == "round"), "")
+
+
+def _unfinished(agreed: Agreed, events: Path) -> bool:
+    last = {e["site"]: e["event"] for e in read_events(events) if e["event"] in ("finished", "unfinished")}
+    return any(last.get(site) != "finished" for site in agreed.sites)
+
+
+def _run(work: _Work, segment: Segment, least: int) -> Mapping[str, Any] | None:
     """Run a segment; return its last event, if there is any."""
-    with tempfile.TemporaryDirectory() as folder, session_of(post) as session:
-        _wait_for_sites(session, sites, least, patience)
+    patience = work.patience
+    with tempfile.TemporaryDirectory() as folder, session_of(work.post) as session:
+        _wait_for_sites(session, len(work.agreed.sites), least, patience)
         began = _server_began(session)
         job = session.submit_job(str(write_job(Path(folder), segment, patience.deadline, patience.silence, least)))
         _log.info("segment %s is job %s.", segment.name, job)
-        return _watch(post, session, segment, _Submitted(job, began), patience)
+        try:
+            return _watch(work, session, segment, _Submitted(job, began))
+        except BaseException:
+            # Nobody would listen to it, and it would keep the next segment away.
+            with suppress(Exception):
+                session.abort_job(job)
+            raise
 
 
 def _wait_for_sites(session: Session, sites: int, least: int, patience: Patience) -> None:
@@ -145,26 +229,24 @@ def _wait_for_sites(session: Session, sites: int, least: int, patience: Patience
         time.sleep(_GLANCE)
 
 
-def _watch(
-    post: Post, session: Session, segment: Segment, job: _Submitted, patience: Patience
-) -> Mapping[str, Any] | None:
+def _watch(work: _Work, session: Session, segment: Segment, job: _Submitted) -> Mapping[str, Any] | None:
     """Wait for a segment's end, its death, or too long a silence."""
-    last, heard = None, time.monotonic()
+    told, heard, patience = 0, time.monotonic(), work.patience
     while True:
-        now = last_of(read_events(post.events), segment.name)
-        if now != last:
-            last, heard = now, time.monotonic()
-            _log.info("segment %s: %s, round %s", segment.name, now and now["event"], now and now.get("round", "-"))
+        # It may have had its last word just before it ended.
+        over = _is_over(session, job)
+        events = [event for event in read_events(work.events) if event.get("segment") == segment.name]
+        for event in events[told:]:
+            work.tell({**work.about, **event})
+            heard = time.monotonic()
+        told = len(events)
+        last = last_of(events, segment.name)
         if last and last["event"] in ("ended", "failed"):
             return last
-        silent = time.monotonic() - heard > patience.start + (patience.deadline if last else 0)
-        if silent or _is_over(session, job):
-            # It may have had its last word meanwhile.
-            last = last_of(read_events(post.events), segment.name)
-            if not (last and last["event"] in ("ended", "failed")):
-                _log.warning("segment %s died; another begins from the last snapshot.", segment.name)
-                with suppress(Exception):
-                    session.abort_job(job.name)
+        if over or time.monotonic() - heard > patience.start + (patience.deadline if last else 0):
+            _log.warning("segment %s died; another begins from the last snapshot.", segment.name)
+            with suppress(Exception):
+                session.abort_job(job.name)
             return last
         time.sleep(_GLANCE)
 

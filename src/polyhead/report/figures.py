@@ -51,11 +51,17 @@ def auroc_figures(run: RunTables) -> list[dict[str, str]]:
     return [
         {"title": site, "svg": dot_plot(rows[site], method_styles(run.methods), limits, f"AUROC by method at {site}.")}
         for site in run.sites
+        if site not in run.silent
     ]
 
 
 def roc_figures(run: RunTables) -> list[dict[str, object]]:
-    """Return, for each site, a figure of ROC curves for each finding; None where no curve can be drawn."""
+    """Return, for each site, a figure of ROC curves for each finding; None where no curve can be drawn.
+
+    Of hospitals in houses of their own there are none: predictions stay there.
+    """
+    if run.at_home:
+        return []
     styles = method_styles(run.methods)
     return [
         {

@@ -28,6 +28,11 @@ _COLUMNS = {
     "metrics.csv": ("method seed site finding metric", "value low high positives negatives patients"),
     "comparisons.csv": ("method reference site finding metric", "difference low high p p_holm"),
 }
+_AT_HOME = "at_home.json"
+_COUNTS = {
+    **dict.fromkeys(_COLUMNS["sites.csv"][0].split(), pl.String),
+    **dict.fromkeys(_COLUMNS["sites.csv"][1].split(), pl.Float64),
+}
 _EVALUATED = ("metrics.csv", "comparisons.csv")
 _NOT_AVAILABLE = ("na", "nan", "null", "none")
 
@@ -70,13 +75,17 @@ class RunTables:
     findings
         For each site its findings, in its own spelling.
     counts, rounds
-        ``sites.csv`` and ``rounds.csv``.
+        ``sites.csv`` and ``rounds.csv``; of hospitals in houses of their own there are no counts.
     metrics
         By (method, seed, site, finding, metric).
     comparisons
         Differences in AUROC by (method, reference, site, finding).
     replicates
         Bootstrap replicates behind the intervals.
+    at_home
+        Whether each hospital evaluated in its own house, and sent what it releases: there are no predictions here.
+    silent
+        Then: the hospitals of which there are no results, each with the reason.
     """
 
     folder: Path
@@ -93,6 +102,8 @@ class RunTables:
     metrics: dict[tuple[str, str, str, str, str], Estimate]
     comparisons: dict[tuple[str, str, str, str], Comparison]
     replicates: int
+    at_home: bool
+    silent: dict[str, str]
 
     def metric(self, method: str, seed: str, site: str, finding: str, metric: str) -> Estimate | None:
         """Return one number with its interval, or None if the method does not predict that finding there."""
@@ -114,10 +125,14 @@ def load_run(folder: Path) -> RunTables:
     """
     toml = _read_text(folder, "study.toml")
     study = parse_study(toml, folder, str(folder / "study.toml"))
-    counts, rounds = _read_table(folder, "sites.csv"), _read_table(folder, "rounds.csv")
+    at_home, silent = _read_silent(folder)
+    counts = pl.DataFrame(schema=_COUNTS) if at_home else _read_table(folder, "sites.csv")
+    rounds = _read_table(folder, "rounds.csv")
     metrics = _with_overall(folder, _read_table(folder, "metrics.csv"))
-    methods = _ordered(metrics["method"], study.methods)
-    sites = _ordered(metrics["site"], [site.name for site in study.site])
+    # Where nothing is released, there is still the training to be told of.
+    methods = _ordered(metrics["method"], study.methods) or tuple(study.methods)
+    names = [site.name for site in study.site]
+    sites = _ordered([*metrics["site"], *silent], names)
     return RunTables(
         folder=folder,
         study=study,
@@ -125,7 +140,7 @@ def load_run(folder: Path) -> RunTables:
         environment=_read_object(folder, "environment.json"),
         sources=_read_sources(folder),
         methods=methods,
-        seeds=_ordered(metrics.filter(pl.col("seed") != OVERALL)["seed"], [str(seed) for seed in study.seeds]),
+        seeds=_seeds(metrics, study),
         sites=sites,
         findings={site: _findings(study, site, counts, metrics) for site in sites},
         counts=counts,
@@ -133,7 +148,24 @@ def load_run(folder: Path) -> RunTables:
         metrics=_estimates(metrics),
         comparisons=_comparisons(folder, several=len(methods) > 1),
         replicates=_replicates(metrics, study),
+        at_home=at_home,
+        silent=silent,
     )
+
+
+def _seeds(metrics: pl.DataFrame, study: StudyConfig) -> tuple[str, ...]:
+    known = [str(seed) for seed in study.seeds]
+    return _ordered(metrics.filter(pl.col("seed") != OVERALL)["seed"], known) or tuple(known)
+
+
+def _read_silent(folder: Path) -> tuple[bool, dict[str, str]]:
+    """Read which hospitals of a deployed study sent no results; of a run in one place there is no such file."""
+    if not (folder / _AT_HOME).exists():
+        return False, {}
+    found = _read_object(folder, _AT_HOME).get("silent")
+    if not isinstance(found, dict):
+        raise RunError(f"{folder / _AT_HOME}: no object 'silent'.")
+    return True, {str(site): str(reason) for site, reason in found.items()}
 
 
 def _replicates(metrics: pl.DataFrame, study: StudyConfig) -> int:
@@ -164,7 +196,7 @@ def _numbers(table: pl.DataFrame, row: type[Estimate] | type[Comparison]) -> pl.
 
 def _with_overall(folder: Path, metrics: pl.DataFrame) -> pl.DataFrame:
     """Let a single seed stand for all of them if the table has no rows of its own for that."""
-    if (metrics["seed"] == OVERALL).any():
+    if metrics.is_empty() or (metrics["seed"] == OVERALL).any():
         return metrics
     if metrics["seed"].n_unique() != 1:
         raise RunError(

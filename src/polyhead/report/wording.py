@@ -139,7 +139,8 @@ def _result(run: RunTables, subject: str, reference: str, site: str) -> dict[str
     comparison = run.comparisons.get((subject, reference, site, MEAN))
     against = METHODS.get(reference, reference)
     if comparison is None or comparison.difference is None:
-        return {"against": against, "verdict": "not compared", "detail": "no finding that both methods predict"}
+        detail = "no results are here" if site in run.silent else "no finding that both methods predict"
+        return {"against": against, "verdict": "not compared", "detail": detail}
     return {
         "against": against,
         "verdict": verdict(comparison),

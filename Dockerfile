@@ -1,0 +1,28 @@
+# Server or site of a federation; docs/deployment.md says how each is run.
+#   docker build -t polyhead .
+#   docker run --rm polyhead --help
+FROM python:3.12-slim
+
+# The versions that the tests passed with. PyTorch without CUDA, which is several gigabytes smaller; a site with a GPU
+# builds with `--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126`.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /opt/polyhead
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY src ./src
+RUN pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
+    && pip install --constraint constraints.txt '.[nvflare]'
+
+# Kits are readable by their owner alone: run with `--user` if the owner of the mounted kit is not 10001.
+RUN useradd --uid 10001 --create-home polyhead
+USER polyhead
+WORKDIR /work
+
+# SIGTERM, which `docker stop` sends, lets server and sites end in order; it takes up to half a minute.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["polyhead"]
+CMD ["--help"]

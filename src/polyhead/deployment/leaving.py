@@ -1,0 +1,26 @@
+"""What will leave a house, before anything does: for the person who has to agree to it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from polyhead.deployment.agreed import Agreed, plan_of
+from polyhead.federation.start import initial_shared
+
+__all__ = ["Leaving", "what_leaves"]
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """What leaves a site in each round of a method: how many tensors, and their bytes; 0 where each trains alone."""
+
+    method: str
+    tensors: int
+    bytes: int
+
+
+def what_leaves(agreed: Agreed) -> Iterator[Leaving]:
+    """Say for each method of an agreement what leaves a site in a round, beside images counted and mean loss."""
+    for method in agreed.settings["methods"]:
+        sharing = plan_of(agreed, method, agreed.settings["seeds"][0]).sharing
+        tensors = initial_shared(agreed.model, sharing, 0, ["any"]).values()
+        yield Leaving(method, len(tensors), sum(one.numel() * one.element_size() for one in tensors))

@@ -1,0 +1,34 @@
+"""What hospitals in houses of their own cannot do yet is refused before there is an agreement on it."""
+
+from pathlib import Path
+
+import pytest
+
+from polyhead.deployment.agreed import agreement_of
+from polyhead.errors import StudyError
+from polyhead.study_file import parse_study
+
+STUDY = 'name = "s"\n{}\n[[site]]\nname = "a"\nmanifest = "a.csv"\n{}'
+
+
+@pytest.mark.parametrize(
+    ("top", "rest", "words"),
+    [
+        ('methods = ["local", "conventional"]', "", "'conventional' shares heads"),
+        ('methods = ["best"]', "", "'best' is unknown"),
+        ("", "[federation]\nvalidate_every = 2", "validate_every = 0"),
+        ("", '[federation]\nvalidate_every = 2\nselect = "best"', "select = 'last'"),
+        ("", "[federation]\nmin_sites = 2", "found 2, but there are 1 sites"),
+        ("", '[model]\nweights = "w.safetensors"', "initial weights"),
+    ],
+)
+def test_it_is_refused_with_the_key_and_what_to_do(top: str, rest: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="key '") as refusal:
+        agreement_of(parse_study(STUDY.format(top, rest), tmp_path, "study.toml"))
+    assert words in str(refusal.value)
+
+
+def test_the_usual_methods_are_agreed_on(tmp_path: Path) -> None:
+    assert '"local"' in agreement_of(
+        parse_study(STUDY.format('methods = ["local", "ffl"]', ""), tmp_path, "study.toml")
+    )

@@ -3,9 +3,9 @@
 #   docker run --rm polyhead --help
 FROM python:3.12-slim
 
-# The versions that the tests passed with. PyTorch without CUDA, which is several gigabytes smaller; a site with a GPU
-# builds with `--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu126`.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The versions that the tests passed with. PyTorch comes with CUDA, several gigabytes of it; a server, or a site without
+# a GPU, builds with `--build-arg TORCH_INDEX=` and the address of the CPU builds that PyTorch's installation page names.
+ARG TORCH_INDEX=
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -14,13 +14,13 @@ ENV PIP_NO_CACHE_DIR=1 \
 WORKDIR /opt/polyhead
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
+RUN pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && pip install --constraint constraints.txt '.[nvflare]'
 
 # Kits are readable by their owner alone: run with `--user` if the owner of the mounted kit is not 10001.
 RUN useradd --uid 10001 --create-home polyhead
 USER polyhead
-WORKDIR /work
+WORKDIR /data
 
 # SIGTERM, which `docker stop` sends, lets server and sites end in order; it takes up to half a minute.
 STOPSIGNAL SIGTERM

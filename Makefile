@@ -18,7 +18,9 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --ignore tests/flare
+	# Real processes that wait for each other: alone on the machine.
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/flare
 
 clean:
 	rm -rf .venv demo

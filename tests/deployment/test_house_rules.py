@@ -8,7 +8,7 @@ import pytest
 
 from polyhead.deployment.agreed import Agreed
 from polyhead.deployment.coordinator import EVENTS, Segment, run_segment, store_of
-from polyhead.deployment.events import read_events
+from polyhead.deployment.events import append_event, read_events
 from polyhead.deployment.gathering import gather
 from polyhead.deployment.hospital import open_hospital, take_part
 from polyhead.deployment.question import Question, Reply
@@ -73,6 +73,18 @@ def test_a_round_that_was_done_twice_is_told_once(study: Path, agreed: Agreed, t
     rounds = pl.read_csv(tmp_path / "out/rounds.csv")
     assert rounds.filter(pl.col("site") == "a")["round"].to_list() == [0, 1, 2]
     assert rounds.filter(pl.col("site") == "c")["status"].to_list() == ["no training images"]
+
+
+def test_that_a_site_does_not_train_is_still_told_where_the_first_segment_died_before_a_round_counted(
+    study: Path, agreed: Agreed, tmp_path: Path
+) -> None:
+    server, carry = tmp_path / "server", carry_home(study, agreed, tmp_path)
+    run_segment(agreed, Segment("1", "ffl", 0, 1), server, carry)
+    events = store_of(agreed, server, "ffl", 0).folder / EVENTS
+    append_event(events, {"event": "begun", "segment": "2", "rounds_done": 0})
+    gather(agreed, server, tmp_path / "out")
+    rounds = pl.read_csv(tmp_path / "out/rounds.csv")
+    assert rounds.select("site", "status").rows() == [("c", "no training images")]
 
 
 def test_who_has_released_is_not_asked_again(study: Path, agreed: Agreed, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,9 +124,10 @@ print(json.dumps({"growth": kib("VmHWM") - before}))
 
 def measured(sites: int, folder: Path) -> int:
     command = [sys.executable, "-c", MEASURE, str(sites), str(folder)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=True, cwd=Path(__file__).parents[2]
-    )
+    # Else the allocator keeps some of the tensors that were given back, a different number each time.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, cwd=root, env=environment)
     return int(json.loads(done.stdout)["growth"])
 
 

@@ -69,13 +69,14 @@ def test_a_frozen_site_a_killed_process_and_a_house_that_went_down_are_left_out_
         wait_until(houses, SITES, LENGTH + WHEN)
         houses.kill("c")
         houses.start("c")
-    assert segments == [3]
+    # How many segments it takes is not promised: one may die with a house, and another follows.
+    assert segments[0] >= 3
     frozen, killed, down = (sorted(absences(houses, SITES, site)) for site in "abc")
-    # It came back in the same segment; the other two with the next one.
-    assert WHEN - 1 <= frozen[0] <= frozen[-1] < killed[0]
-    assert killed == list(range(killed[0], LENGTH))
-    assert down == list(range(down[0], 2 * LENGTH))
-    assert down[0] + 1 >= LENGTH + WHEN
+    for absent in (frozen, killed, down):
+        assert absent == list(range(absent[0], absent[-1] + 1))
+    # Each in its turn, and each came back: the frozen one in the same segment, the others with the next one.
+    assert WHEN - 1 <= frozen[0] <= frozen[-1] < killed[0] <= killed[-1] < LENGTH
+    assert LENGTH + WHEN <= down[0] + 1 <= down[-1] + 1 <= 2 * LENGTH
     hold_against_simulate(houses, SITES, tmp_path)
 
 

@@ -1,5 +1,6 @@
 """Tiny sites that every part of the suite can train on."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -92,3 +93,16 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return manifest
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Note which files and folders are flushed to disk from now on, in order."""
+    found, fsync = list[Path](), os.fsync
+
+    def watched(descriptor: int) -> None:
+        found.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return found

@@ -80,7 +80,7 @@ ALLOWED = {
     "finished": {"json_file", "limited_file", "atomic", "errors"},
     "outputs": {"evaluation", "predictions", "federation", "training", "sites", "config"},
     "job": {
-        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping", "limited_file"),
+        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping"),
         *("config", "errors"),
     },
     "study": {

@@ -11,9 +11,9 @@ from pathlib import Path
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 from polyhead.json_file import read_object
-from polyhead.limited_file import limited_file
+from polyhead.limited_file import limited_file, may_pass
 
-__all__ = ["check_finished", "check_predictions_of", "write_finished"]
+__all__ = ["check_finished", "check_predictions_of", "damage_to_finished", "write_finished"]
 
 _REMEDY = "`polyhead run` with the same study and --out makes it again."
 _MOST_BYTES = 2**36  # more than the predictions of a hundred million images take
@@ -39,6 +39,23 @@ def check_finished(done: Path, run: Path, files: Iterable[Path]) -> None:
         if name not in hashes:
             raise RunError(f"{done}: does not list {name}. Remove it. {_REMEDY}")
         _check(file, hashes[name])
+
+
+def damage_to_finished(done: Path, run: Path, files: Iterable[Path]) -> str | None:
+    """Return what `check_finished` finds wrong, so that it can be made again; None if all is whole.
+
+    Raises
+    ------
+    RunError
+        If a file only cannot be read now: that is no reason to make anything again.
+    """
+    try:
+        check_finished(done, run, files)
+    except RunError as problem:
+        if may_pass(problem):
+            raise
+        return str(problem)
+    return None
 
 
 def check_predictions_of(run: Path) -> None:

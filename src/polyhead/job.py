@@ -30,8 +30,7 @@ from polyhead.federation.snapshot import (
     snapshot_files,
 )
 from polyhead.federation.start import build_models, initial_state
-from polyhead.finished import check_finished, write_finished
-from polyhead.limited_file import may_pass
+from polyhead.finished import damage_to_finished, write_finished
 from polyhead.outputs import output_files, write_outputs
 from polyhead.sites import SiteSource, site_for
 from polyhead.stopping import gently
@@ -103,14 +102,10 @@ def _outputs(job: Job, site: str) -> list[Path]:
 def _is_whole(job: Job, done: Path, outputs: Sequence[Path]) -> bool:
     if not os.path.lexists(done):
         return False
-    try:
-        check_finished(done, job.run, outputs)
-    except RunError as problem:
-        if may_pass(problem):
-            raise
-        _log.warning("%s is trained again. %s", job.name, problem)
-        return False
-    return True
+    damage = damage_to_finished(done, job.run, outputs)
+    if damage:
+        _log.warning("%s is trained again. %s", job.name, damage)
+    return damage is None
 
 
 def _forget(done: Path, outputs: Sequence[Path]) -> None:

@@ -17,14 +17,14 @@ from polyhead.deployment.hospital import Hospital, alone, refuse_other_agreement
 from polyhead.deployment.own_states import keep_own, load_own
 from polyhead.deployment.question import FINISHED, IDLE, READY, UNFINISHED, Content, Question
 from polyhead.deployment.release import Release, filter_tables, read_policy, withheld
-from polyhead.errors import RunError, UpdateError
+from polyhead.errors import UpdateError
 from polyhead.evaluation import Evaluation, evaluate_run
 from polyhead.evaluation.collect import Model, read_run
 from polyhead.evaluation.evaluate import evaluate_models
 from polyhead.federation.run_dir import model_folder, predictions_folder, state_folder
 from polyhead.federation.sharing import shared_names
 from polyhead.federation.site import finetune
-from polyhead.finished import check_finished, write_finished
+from polyhead.finished import damage_to_finished, write_finished
 from polyhead.outputs import output_files, write_outputs
 from polyhead.training.model import load_state
 
@@ -138,13 +138,7 @@ def _files(run: Path, method: str, seed: int, site: str) -> tuple[Path, list[Pat
 
 
 def _is_whole(run: Path, done: Path, files: list[Path]) -> bool:
-    if not os.path.lexists(done):
-        return False
-    try:
-        check_finished(done, run, files)
-    except RunError:
-        return False
-    return True
+    return os.path.lexists(done) and damage_to_finished(done, run, files) is None
 
 
 def _claim(run: Path, agreed: Agreed) -> None:

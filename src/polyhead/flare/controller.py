@@ -34,6 +34,8 @@ TASK = "question"
 _GLANCE = 0.5  # seconds between looks at who is gone
 _NOT_HERE = "was not connected when the segment began. It takes part from the next one on; start the site."
 _GONE = "it gives no sign of life. If its process ended, it comes back with the next segment."
+# Characters of a site's reason that are kept: it is written into the events, which are read again and again.
+_LONGEST = 1000
 # Seconds that a site's process has to begin.
 _START = 120.0
 
@@ -163,5 +165,9 @@ def _reply(site: str, seconds: float, message: Shareable | str, kind: str, agree
     try:
         content, failure = read_answer(message, site, kind, agreed)
     except UpdateError as problem:
-        return Reply(site, seconds, failure=str(problem))
+        content, failure = None, str(problem)
+    except Exception as problem:  # A stranger's message may do anything to who reads it; the other sites go on.
+        content, failure = None, f"what it sent cannot be read ({type(problem).__name__})."
+    if content is None and len(failure) > _LONGEST:
+        failure = f"{failure[:_LONGEST]} ..."
     return Reply(site, seconds, content, failure)

@@ -86,7 +86,8 @@ def ours(case: Case, folder: Path, through: bool = False) -> list[Result]:
     with opened(houses, folder, result, through) as wire:
         began = time.time()
         call = partial(run_federation, post, agreed, "ffl", 0, Patience(sites=60, deadline=120), case.rounds)
-        within(case.limit, partial(call, lambda event: None))
+        with memory_watched(folder, ROLES, result.memory):
+            within(case.limit, partial(call, lambda event: None))
         over = time.time()
     events = read_events(store_of(agreed, post.states, "ffl", 0).folder / EVENTS)
     if wire:
@@ -104,7 +105,7 @@ def fedavg(case: Case, folder: Path) -> list[Result]:
     port = free_ports(1)[0]
     houses = stock_kits(case, folder / "kits", port)
     shipped, tuned = Result("FedAvg, as shipped"), Result("FedAvg, our settings")
-    with opened(houses, folder, shipped, False) as _, session_of(houses.post) as session:
+    with opened(houses, folder, shipped, False), session_of(houses.post) as session:
         for result, settings in ((shipped, ({}, {})), (tuned, (OURS_SERVER, OURS_SITE))):
             stamps = folder / f"stamps-{len(result.peer)}"
             stamps.mkdir()
@@ -136,7 +137,6 @@ def opened(houses: Deployment, folder: Path, result: Result, through: bool) -> I
             everybody = [partial(_says, kit, "Successfully registered client") for kit in houses.sites.values()]
             here: Callable[[], bool] = lambda: all(one() for one in everybody)  # noqa: E731
             result.starts["sites connected"] = wait_for(here, 120, "all sites are connected")
-            stack.enter_context(memory_watched(folder, ROLES, result.memory))
             yield wire
         finally:
             for process, kit in reversed(running):
@@ -154,11 +154,18 @@ def _says(kit: Path, words: str) -> bool:
 
 def write_study(case: Case, folder: Path, rounds: int) -> Path:
     """Draw a few images a site, and write a study in which training is next to nothing: a step of two images."""
-    look = Acquisition()
     for place, name in enumerate(case.names):
-        size = {"train": IMAGES, "val": 4, "test": 4}
-        site = {"site": name, "findings": ("Edema",), "acquisition": look, "seed": place}
-        write_site(folder / name, **site, size=SIZE, **size)
+        write_site(
+            folder / name,
+            site=name,
+            findings=("Edema",),
+            train=IMAGES,
+            val=4,
+            test=4,
+            acquisition=Acquisition(),
+            seed=place,
+            size=SIZE,
+        )
     model = MODELS[case.model]
     sites = "".join(f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n' for name in case.names)
     settings = (

@@ -9,6 +9,7 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,7 @@ rounds = {rounds}
 _APP = """import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
@@ -125,7 +127,8 @@ def flower(case: Case, folder: Path, python: Path) -> list[Result]:
 
 def _write(case: Case, folder: Path, port: int) -> None:
     shared, _ = part_model(model_of(case.model, "any")[1], FFL)
-    np.savez(folder / "state.npz", **{name: tensor.numpy() for name, tensor in shared.items()})
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in shared.items()}
+    np.savez(folder / "state.npz", **arrays)
     (folder / "app").mkdir()
     settings = {"folder": folder, "sites": case.sites, "rounds": case.rounds}
     (folder / "app" / "pyproject.toml").write_text(_PROJECT.format(**settings))

@@ -36,7 +36,7 @@ MODELS = {
     "resnet18": Model(backbone="resnet18", image_size=SIZE),
     "resnet50": Model(backbone="resnet50", image_size=SIZE),
 }
-# A message of the engine's own that one side waits for; nothing here takes so long.
+# Seconds; no step of two images takes so long.
 _LONGEST_STEP = 120.0
 
 Step = Callable[[int, Mapping[str, torch.Tensor]], SiteUpdate]
@@ -185,7 +185,7 @@ def memory_watched(folder: Path, roles: Mapping[str, str], peaks: dict[str, int]
     over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.5):
+        while not over.wait(1.0):
             for one in _family(folder):
                 with contextlib.suppress(psutil.Error, OSError):
                     line = " ".join(one.cmdline())
@@ -247,7 +247,7 @@ class Wire:
                 target.write(data)
                 await target.drain()
                 self._counts[direction] += len(data)
-                self._marks.append((time.time(), *self._counts))
+                self._marks.append((time.time(), self._counts[0], self._counts[1]))
         target.close()
 
 

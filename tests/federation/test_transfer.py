@@ -27,6 +27,7 @@ from polyhead.federation.snapshot import Snapshot, Store
 from polyhead.federation.start import build_models, initial_state, part_model
 from polyhead.federation.transfer import narrowed, travelling_type, widened
 from polyhead.federation.update import SiteUpdate, check_update
+from polyhead.training.model import SiteModel
 from tests.conftest import FFL, TINY, make_site
 from tests.federation.three_sites import (
     CPU,
@@ -179,6 +180,28 @@ def test_half_is_full_where_every_weight_has_its_half(tmp_path: Path, monkeypatc
     (full, full_rows), (half, half_rows) = end("full"), end("half")
     assert not differences(full, half)
     assert [row.loss for row in full_rows] == [row.loss for row in half_rows]
+
+
+def test_a_site_that_learnt_nothing_is_at_no_distance_and_what_is_validated_is_what_travels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_module, "train_locally", lambda *rest: (0.5, {}))
+    sites, store, seen = three_sites(), Store(tmp_path, KEY), list[torch.Tensor]()
+    plan = plan_for(rounds=1, validate_every=1, **HALF)
+    models = build_models(sites, TINY, plan.sharing, plan.seed, CPU)
+    start = initial_state(models, plan.sharing, store)
+
+    def validate(model: SiteModel, site: Site) -> float:
+        seen.append(model.state_dict()["backbone.conv1.weight"].clone())
+        return 0.5
+
+    # As after training: a mean with more digits than travel.
+    start = replace(start, shared={name: one * 1.0001 if one.dim() > 1 else one for name, one in start.shared.items()})
+    end = simulate(sites, models, plan, start, store, Watch(lambda rows, repeated: None, validate=validate))
+    assert end.usual == (0.0, 0.0)
+    assert len(seen) == 3
+    assert torch.equal(seen[0], rounded(start.shared)["backbone.conv1.weight"])
+    assert not torch.equal(seen[0], start.shared["backbone.conv1.weight"])
 
 
 def test_an_interrupted_federation_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -69,9 +69,9 @@ def shown(found: Sequence[tuple[float, int, int]]) -> str:
 
 def phantoms(folder: Path) -> StudyConfig:
     for place, (name, findings) in enumerate(PHANTOMS.items()):
-        images = {"train": 200 + 200 * place, "val": 20, "test": 200}
-        look = Acquisition(portable=0.1 + 0.3 * place)
-        write_site(folder / name, site=name, findings=findings, acquisition=look, seed=place, size=64, **images)
+        look, images = Acquisition(portable=0.1 + 0.3 * place), 200 + 200 * place
+        about: dict[str, Any] = {"site": name, "findings": findings, "acquisition": look, "seed": place}
+        write_site(folder / name, **about, train=images, val=20, test=200, size=64)
     sites = [StudySite(name=name, manifest=folder / name / "manifest.csv") for name in PHANTOMS]
     return StudyConfig(name="phantoms", site=sites, federation=Federation(local_steps=5), training=Training())
 

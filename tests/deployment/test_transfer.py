@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from polyhead.deployment.coordinator import EVENTS, Segment, run_segment
 from polyhead.deployment.events import read_events
+from polyhead.deployment.leaving import what_leaves
 from polyhead.deployment.question import Question
 from polyhead.federation.transfer import narrowed
 from polyhead.outputs import output_files
@@ -59,6 +60,8 @@ def test_models_predictions_and_bytes_are_those_of_a_run_in_one_place(study: Pat
     told = [
         (row["bytes_up"], row["bytes_down"]) for event in events if event["event"] == "round" for row in event["rows"]
     ]
+    # And what a site was told before it joined.
+    assert {up for up, _ in told} == {leaving.bytes for leaving in what_leaves(agreed)}
     rounds = pl.read_csv(tmp_path / "run" / "rounds.csv")
     assert told == list(rounds.select("bytes_up", "bytes_down").iter_rows())
 

@@ -44,7 +44,8 @@ def unpack_tensors(packed: object, error: type[PolyheadError]) -> dict[str, torc
         Of the class `error`: it is not what `pack_tensors` makes, of at most 4 MiB of header and 20,000 tensors.
     """
     if type(packed) is not np.ndarray or packed.dtype != np.uint8 or packed.ndim != 1 or not packed.flags.c_contiguous:
-        raise error(f"tensors must come as one row of bytes, not as {type(packed).__name__[:100]}.")
+        kind = type(packed).__name__[:100]
+        raise error(f"tensors must come as one row of bytes, not as {kind}. Both ends need the same version.")
     begin = 8 + int.from_bytes(packed[:8].tobytes(), "little")
     if begin > min(MOST_HEADER_BYTES + 8, len(packed)) or begin % 8:
         raise error(f"the tensors cannot be read: a header of {begin - 8:,} bytes in {len(packed):,}.")

@@ -68,11 +68,18 @@ def test_what_is_packed_is_a_copy_and_what_is_unpacked_is_none() -> None:
     assert found[2] == 2
 
 
-@pytest.mark.parametrize("kind", hostile())
-def test_hostile_rows_are_refused(kind: str) -> None:
-    with pytest.raises(UpdateError) as refusal:
-        unpack_tensors(packed(hostile()[kind]), UpdateError)
-    assert len(str(refusal.value)) < 500
+def test_hostile_rows_are_refused_in_a_short_sentence() -> None:
+    # In one test: to make them takes a second.
+    told = {kind: refusal_of(content) for kind, content in hostile().items()}
+    assert {kind: text for kind, text in told.items() if not 0 < len(text) < 500} == {}
+
+
+def refusal_of(content: bytes) -> str:
+    try:
+        unpack_tensors(packed(content), UpdateError)
+    except UpdateError as problem:
+        return str(problem)
+    return ""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""A whole study of hospitals in houses of their own: two methods, the evaluation at home, and the report."""
+"""A whole study of hospitals in houses of their own: two methods, weights in half precision on
+their way, the evaluation at home, and the report.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,7 +29,7 @@ ROUNDS, METHODS = 3, ("local", "ffl")
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
     folder = tmp_path_factory.mktemp("houses")
-    study = write_study(folder, ROUNDS, settings='finetune = "head"\nfinetune_steps = 2')
+    study = write_study(folder, ROUNDS, settings='transfer = "half"\nfinetune = "head"\nfinetune_steps = 2')
     study.write_text(study.read_text().replace('methods = ["ffl"]', 'methods = ["local", "ffl"]'))
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patched:

@@ -70,8 +70,17 @@ def test_what_is_packed_is_a_copy_and_what_is_unpacked_is_none() -> None:
 
 def test_hostile_rows_are_refused_in_a_short_sentence() -> None:
     # In one test: to make them takes a second.
-    told = {kind: refusal_of(content) for kind, content in hostile().items()}
+    told = {kind: refusal_of(aligned(content)) for kind, content in hostile().items()}
     assert {kind: text for kind, text in told.items() if not 0 < len(text) < 500} == {}
+
+
+def aligned(content: bytes) -> bytes:
+    """Pad a header to a multiple of 8, so that it is not refused for that."""
+    length = int.from_bytes(content[:8], "little")
+    if length > len(content) - 8:
+        return content
+    text = content[8 : 8 + length]
+    return file(text + b" " * (-len(text) % 8), content[8 + length :])
 
 
 def refusal_of(content: bytes) -> str:

@@ -1,5 +1,6 @@
 """A deployed federation without an engine: each hospital with its own folder, and questions carried by a function."""
 
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from polyhead.deployment.own_states import OwnStates, load_own
 from polyhead.deployment.question import Content, Question, Reply
 from polyhead.deployment.release import Release, read_release
 from polyhead.deployment.results import run_evaluation
+from polyhead.deployment.weights import WEIGHTS
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.methods import METHODS
 from polyhead.federation.private_state import PrivateState, load_private
@@ -50,7 +52,11 @@ def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", setting
 def agreed_in(study_file: Path) -> Agreed:
     """Write the agreement beside its study, and read it."""
     file = study_file.with_name("agreement.json")
-    file.write_text(agreement_of(load_study(study_file)))
+    study = load_study(study_file)
+    file.write_text(agreement_of(study))
+    if study.model.weights:
+        # As in a kit.
+        shutil.copyfile(study.model.weights, file.with_name(WEIGHTS))
     return read_agreement(file)
 
 

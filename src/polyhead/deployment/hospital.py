@@ -3,18 +3,18 @@
 Nothing here knows how a question came or where the answer goes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from polyhead.config import StudyConfig
-from polyhead.deployment.agreed import Agreed, plan_of, study_at
+from polyhead.config import Findings, StudyConfig
+from polyhead.deployment.agreed import Agreed, head_findings, plan_of, study_at
 from polyhead.deployment.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.deployment.question import IDLE, Question
 from polyhead.deployment.release import policy_in
 from polyhead.errors import RunError, StudyError, UpdateError
-from polyhead.federation.methods import METHODS
+from polyhead.federation.methods import METHODS, lacking
 from polyhead.federation.private_state import PrivateState, check_private
 from polyhead.federation.run_lock import locked
 from polyhead.federation.site import Plan, Site, site_round
@@ -60,14 +60,27 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     # What may leave is asked at the end only: a mistake in it must not wait for that.
     policy_in(own, str(site_file))
     study = study_at(agreed, name, own, site_file.parent, str(site_file))
-    plan, aliases = plan_of(agreed, method, seed), study.findings.aliases
-    source = open_site(study.site[0], read_site(study.site[0]), study, None)
-    chosen = METHODS[method].findings({name: source.manifest.findings}, aliases)
-    site = site_for(source, chosen[name], aliases)
+    plan = plan_of(agreed, method, seed)
+    manifest = read_site(study.site[0])
+    if plan.sharing.head:
+        _refuse_without_common(agreed, method, manifest.findings, study.findings)
+    source = open_site(study.site[0], manifest, study, None)
+    chosen = METHODS[method].findings({name: source.manifest.findings}, study.findings)
+    site = site_for(source, chosen[name], study.findings.aliases)
     device = resolve_device(study.training.device)
     model = build_models([site], study.model, plan.sharing, seed, device)[name]
     states = OwnStates(folder / method / f"seed-{seed}", name, f"{agreed.sha256}/{method}/{seed}")
     return Hospital(agreed, study, plan, site, model, part_model(model, plan.sharing)[1], states)
+
+
+def _refuse_without_common(agreed: Agreed, method: str, names: Sequence[str], settings: Findings) -> None:
+    """Refuse to share a head without all of its findings, in words that may leave: the agreement's own names."""
+    head_findings(agreed, method)
+    if missing := lacking(names, settings):
+        raise UpdateError(
+            f"its data do not annotate {', '.join(missing)}, which the agreement names under findings.common: the head "
+            f"of {method!r} is shared."
+        )
 
 
 def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None] | None = None) -> SiteUpdate:

@@ -113,8 +113,17 @@ def open_all(study_file: Path, agreed: Agreed, folder: Path) -> dict[str, Hospit
     return hospitals
 
 
-def carry_to(hospitals: Mapping[str, Hospital], asked: list[Question], lost: When = (), spoiled: When = ()) -> Carry:
-    """Carry questions, noting them in `asked`; some answers are lost on the way back, some spoiled."""
+def carry_to(
+    hospitals: Mapping[str, Hospital],
+    asked: list[Question],
+    lost: When = (),
+    spoiled: When = (),
+    stop_after: int | None = None,
+) -> Carry:
+    """Carry questions, noting them in `asked`; some answers are lost on the way back, some spoiled.
+
+    After so many answers to questions of rounds the server dies.
+    """
 
     def carry(questions: Mapping[str, Question]) -> Iterator[Reply]:
         for site, question in sorted(questions.items()):
@@ -126,6 +135,8 @@ def carry_to(hospitals: Mapping[str, Hospital], asked: list[Question], lost: Whe
             except Exception as problem:
                 yield Reply(site, time.monotonic() - began, failure=describe_failure(problem))
                 continue
+            if when and len(asked) == stop_after:
+                raise KeyboardInterrupt
             if when in lost:
                 yield Reply(site, time.monotonic() - began, failure="no answer.", silent=True)
             else:

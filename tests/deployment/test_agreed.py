@@ -17,8 +17,7 @@ STUDY = 'name = "s"\n{}\n[[site]]\nname = "a"\nmanifest = "a.csv"\n{}'
         ('methods = ["local", "conventional"]', "", "'conventional' shares a head"),
         ('methods = ["conventional"]', '[findings]\ncommon = ["Effusion", "pleural effusion"]', "both mean"),
         ('methods = ["best"]', "", "'best' is unknown"),
-        ("", "[federation]\nvalidate_every = 2", "validate_every = 0"),
-        ("", '[federation]\nvalidate_every = 2\nselect = "best"', "select = 'last'"),
+        ("", "[federation]\nvalidate_every = 2", "select = 'best'"),
         ("", "[federation]\nmin_sites = 2", "found 2, but there are 1 sites"),
     ],
 )

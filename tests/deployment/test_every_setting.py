@@ -1,6 +1,7 @@
 """Whatever a study asks for: what a federation leaves at its sites is, bit for bit, what `polyhead run` leaves."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,22 @@ def test_a_site_without_a_common_finding_says_at_the_join_which(tmp_path: Path) 
     house = study_at(agreed, "b", read_toml(own, StudyError), tmp_path, str(own))
     found = check_settings(house, own, Reading(images=False), whole=False)
     assert ["Pleural Effusion" in problem.text for problem in found.problems if problem.kind == "methods"] == [True]
+
+
+@pytest.mark.parametrize(
+    ("methods", "settings"),
+    [
+        ('["local", "ffl"]', "validate_every = 1"),
+        ('["ffl"]', 'validate_every = 2\nbatch_norm = "private"\nfinetune = "head"\nfinetune_steps = 1'),
+        ('["conventional"]', "validate_every = 3"),
+    ],
+)
+def test_the_state_that_is_best_for_each_site(methods: str, settings: str, tmp_path: Path) -> None:
+    study = study_in(tmp_path, methods, f'{settings}\nselect = "best"', COMMON, rounds=5)
+    agreed = agreed_in(study)
+    hold_against_a_run_in_one_place(study, agreed, tmp_path)
+    found = [json.loads(file.read_text())["rounds"] for file in tmp_path.glob("?/run/models/*/*/*/model.json")]
+    assert any(rounds < 5 for rounds in found), "every site's best is the last: choose another seed"
 
 
 def write_weights(study: Path) -> Path:

@@ -96,10 +96,10 @@ def _faults(study: StudyConfig) -> Iterator[str]:
                 "agree: none sees which the others annotate. Name there those that all of them have, or leave the "
                 "method out."
             )
-    if study.federation.validate_every or study.federation.select == "best":
+    if study.federation.validate_every and study.federation.select == "last":
         yield (
-            "key 'federation.validate_every': hospitals in houses of their own do not validate between rounds, so none "
-            "can choose its best state. Set validate_every = 0 and select = 'last'."
+            "key 'federation.validate_every': with select = 'last' nobody would read what hospitals measure between "
+            "rounds, since it stays with them. Set validate_every = 0, or select = 'best'."
         )
 
 

@@ -3,6 +3,7 @@
 Nothing here knows how a question came or where the answer goes.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from pathlib import Path
 
 from polyhead.config import Findings, StudyConfig
 from polyhead.deployment.agreed import Agreed, head_findings, plan_of, study_at
+from polyhead.deployment.best_states import forget_later, keep_if_best
 from polyhead.deployment.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.deployment.question import IDLE, Question
 from polyhead.deployment.release import policy_in
 from polyhead.errors import RunError, StudyError, UpdateError
+from polyhead.federation.federate import is_validated
 from polyhead.federation.methods import METHODS, lacking
 from polyhead.federation.private_state import PrivateState, check_private
 from polyhead.federation.run_lock import locked
@@ -23,9 +26,12 @@ from polyhead.federation.update import SiteUpdate
 from polyhead.sites import open_site, read_site, site_for
 from polyhead.toml_file import read_toml
 from polyhead.training.device import resolve_device
-from polyhead.training.model import SiteModel
+from polyhead.training.model import SiteModel, load_state
+from polyhead.validation import validation_auroc
 
-__all__ = ["Hospital", "alone", "open_hospital", "refuse_other_agreement", "take_part"]
+__all__ = ["Hospital", "alone", "open_hospital", "own_state", "refuse_other_agreement", "take_part"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,43 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _train(hospital: Hospital, question: Question, on_step: Callable[[], None] | None) -> SiteUpdate:
+def own_state(hospital: Hospital, question: Question) -> PrivateState:
+    """Return the own state that a question is about; the whole state is kept if it is the site's best so far.
+
+    Raises
+    ------
+    RunError
+        If the own state is not there.
+    DiskError
+        If the disk is full.
+    """
     # What is not asked for any longer, or was never counted, goes first: it may be made anew.
     keep_own(hospital.states, {question.own, *question.kept})
     own = load_own(hospital.states, question.own, hospital.first)
+    rules = hospital.plan.federation
+    if rules.select == "best" and hospital.site.can_train:
+        forget_later(hospital.states, question.round, question.own)
+        if is_validated(rules, question.round):
+            _measure(hospital, question, own)
+    return own
+
+
+def _measure(hospital: Hospital, question: Question, own: PrivateState) -> None:
+    state = {**question.shared, **own.model}
+    try:
+        load_state(hospital.model, state)
+        auroc = validation_auroc(hospital.model, hospital.site)
+    except Exception as problem:  # As where all are in one place, it ends neither the round nor the federation.
+        _log.warning(
+            "after %d rounds: not validated, so this state cannot become the best: %s", question.round, problem
+        )
+    else:
+        if auroc is not None:
+            keep_if_best(hospital.states, question.round, question.own, auroc, state)
+
+
+def _train(hospital: Hospital, question: Question, on_step: Callable[[], None] | None) -> SiteUpdate:
+    own = own_state(hospital, question)
     update, own = site_round(
         hospital.site, hospital.model, hospital.plan, question.round, question.shared, own, on_step
     )

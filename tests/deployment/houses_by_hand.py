@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -29,6 +30,8 @@ from polyhead.federation.update import SiteUpdate
 from polyhead.phantom import Acquisition, write_site
 from polyhead.sites import open_site, read_site, site_for
 from polyhead.study_file import load_study
+from polyhead.training.backbone import build_backbone
+from polyhead.training.tensor_file import write_tensors
 from tests.conftest import TINY_SETTINGS
 
 FINDINGS = {"a": ("Pleural Effusion", "Cardiomegaly"), "b": ("Pleural Effusion", "Edema"), "c": ("Cardiomegaly",)}
@@ -36,10 +39,10 @@ State = tuple[dict[str, torch.Tensor], dict[str, PrivateState]]
 When = Collection[tuple[int, str]]
 
 
-def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", settings: str = "") -> Path:
-    """Draw hospitals of phantoms, and write their study; `settings` are of its federation."""
+def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", settings: str = "", test: int = 8) -> Path:
+    """Draw hospitals of phantoms, and write their study; `settings` are of its federation, `test` of its images."""
     for place, name in enumerate(sites):
-        size = {"train": 24, "val": 8, "test": 8}
+        size = {"train": 24, "val": 8, "test": test}
         look = Acquisition()
         write_site(folder / name, site=name, findings=FINDINGS[name], acquisition=look, seed=place, size=32, **size)
     parts = "".join(f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n' for name in sites)
@@ -47,6 +50,17 @@ def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", setting
     file = folder / "study.toml"
     file.write_text(f'name = "phantoms"\nmethods = ["ffl"]\n{parts}{rest}')
     return file
+
+
+def write_weights(study: Path) -> Path:
+    """Put initial weights beside a study, and have it begin with them."""
+    torch.manual_seed(3)
+    state = build_backbone(load_study(study).model, seed=5).state_dict()
+    # Statistics too: what stays at a site begins with them.
+    changed = {name: one + torch.rand(one.shape) if one.is_floating_point() else one for name, one in state.items()}
+    write_tensors(study.with_name("start.safetensors"), changed)
+    study.write_text(study.read_text().replace("[model]\n", '[model]\nweights = "start.safetensors"\n'))
+    return study.with_name("start.safetensors")
 
 
 def agreed_in(study_file: Path) -> Agreed:
@@ -78,18 +92,23 @@ def _absence(sites: Sequence[Site], plan: Plan, absent: When) -> Callable[[], No
     """Return what raises in the first step of a round from which a site is absent; the sites take turns."""
     if not absent:
         return None
-    turns: Iterator[tuple[int, str]] = (
-        (round_, site.name)
-        for round_ in range(plan.federation.rounds)
-        for site in sites
-        for _ in range(1 if (round_, site.name) in absent else plan.federation.local_steps)
-    )
+    turns = _turns(sites, plan, absent)
 
     def on_step() -> None:
         if next(turns) in absent:
             raise ValueError("absent")
 
     return on_step
+
+
+def _turns(sites: Sequence[Site], plan: Plan, absent: When) -> Iterator[tuple[int, str]]:
+    """Yield the round and site of each optimizer step; who begins late warms the head for as many steps first."""
+    begun: set[str] = set()
+    for round_, site in product(range(plan.federation.rounds), sites):
+        here = round_, site.name
+        late = round_ > 0 and site.name not in begun
+        yield from [here] * (1 if here in absent else plan.federation.local_steps * (1 + late))
+        begun |= set() if here in absent else {site.name}
 
 
 def state_of(agreed: Agreed, server: Path, houses: Mapping[str, Path], seed: int = 0) -> State:

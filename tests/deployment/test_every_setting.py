@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 
 from polyhead.check.images import Reading
@@ -21,9 +20,7 @@ from polyhead.outputs import output_files
 from polyhead.study import run_study
 from polyhead.study_file import load_study
 from polyhead.toml_file import read_toml
-from polyhead.training.backbone import build_backbone
-from polyhead.training.tensor_file import write_tensors
-from tests.deployment.houses_by_hand import agreed_in, carry_home, run_all, write_study
+from tests.deployment.houses_by_hand import agreed_in, carry_home, run_all, write_study, write_weights
 
 COMMON = '[findings]\ncommon = ["effusion"]\n'
 
@@ -85,17 +82,6 @@ def test_the_state_that_is_best_for_each_site(methods: str, settings: str, tmp_p
     hold_against_a_run_in_one_place(study, agreed, tmp_path)
     found = [json.loads(file.read_text())["rounds"] for file in tmp_path.glob("?/run/models/*/*/*/model.json")]
     assert any(rounds < 5 for rounds in found), "every site's best is the last: choose another seed"
-
-
-def write_weights(study: Path) -> Path:
-    """Put initial weights beside a study, and have it begin with them."""
-    torch.manual_seed(3)
-    state = build_backbone(load_study(study).model, seed=5).state_dict()
-    # Statistics too: what stays at a site begins with them.
-    changed = {name: one + torch.rand(one.shape) if one.is_floating_point() else one for name, one in state.items()}
-    write_tensors(study.with_name("start.safetensors"), changed)
-    study.write_text(study.read_text().replace("[model]\n", '[model]\nweights = "start.safetensors"\n'))
-    return study.with_name("start.safetensors")
 
 
 def test_initial_weights(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from polyhead.deployment.agreed import Agreed
 from polyhead.deployment.best_states import find_best, load_best
 from polyhead.deployment.hospital import Hospital, alone, own_state, refuse_other_agreement, take_part
 from polyhead.deployment.question import FINISHED, IDLE, READY, UNFINISHED, Content, Question
-from polyhead.deployment.release import Release, filter_tables, read_policy, withheld
+from polyhead.deployment.release import Release, filter_tables, of_few_patients, read_policy, withheld
 from polyhead.errors import UpdateError
 from polyhead.evaluation import Evaluation, evaluate_run
 from polyhead.evaluation.collect import Model, read_run
@@ -128,7 +128,8 @@ def evaluate_at_home(agreed: Agreed, site: str, site_file: Path, run: Path, ques
         found = evaluate_run(run, replicates, methods)
         if policy.metrics == "nothing":
             return Release()
-        hidden = withheld(found.metrics, policy)
+        tests = (model.test for models in read_run(run, methods) for model in models)
+        hidden = of_few_patients(tests, policy) | withheld(found.metrics, policy)
         found = _without(run, hidden, methods, replicates) if hidden else found
         return filter_tables(found.metrics, found.comparisons, policy)
 

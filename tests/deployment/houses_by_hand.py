@@ -78,8 +78,8 @@ def simulated(study_file: Path, folder: Path, absent: When = (), seed: int = 0) 
     """Train a study's ffl by `simulate`; who is absent in a round raises in it."""
     study, agreed = load_study(study_file), agreed_in(study_file)
     sources = [open_site(site, read_site(site), study, None) for site in study.site]
-    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, {})
-    sites = [site_for(one, chosen[one.name], {}) for one in sources]
+    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, study.findings)
+    sites = [site_for(one, chosen[one.name], study.findings.aliases) for one in sources]
     plan, store = plan_of(agreed, "ffl", seed), Store(folder, "key")
     models = build_models(sites, agreed.model, plan.sharing, seed, torch.device("cpu"))
     start = save_snapshot(initial_state(models, plan.sharing, store), store)

@@ -44,30 +44,36 @@ def best_of(states: OwnStates) -> int | None:
     return best.rounds_done
 
 
-# What the server asks: the next round, or the last one or two again; the AUROCs that each state gets. "other": the
-# server went back while the site was away, so that the state after as many rounds is another.
-@settings(deadline=None, max_examples=60)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([1, 1, 1, 0, -1, "other"]), st.sampled_from([None, 0.0, 0.5, 0.75, 1.0])), max_size=8
-    )
-)
+# "back": the server lost its last snapshot; it has one more, unless it lost one just before. "again": the answer was
+# lost. Each step says whether the site is there, and which AUROC a state gets that is new.
+STEPS = st.tuples(st.sampled_from(["round", "again", "back"]), st.booleans(), st.sampled_from([None, 0.0, 0.5, 0.75]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(STEPS, max_size=12))
 def test_the_best_is_that_of_the_history_that_counts(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int | str, float | None]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool, float | None]]
 ) -> None:
     states = states_in(tmp_path_factory.mktemp("states"))
-    history: dict[int, float | None] = {}
-    now = 0
-    for step, auroc in steps:
-        # A state that is asked for again is the same, so its AUROC is, too.
-        now = max(now + (0 if isinstance(step, str) else step), 1)
-        score = auroc if now not in history or step in (1, "other") else history[now]
-        history = {rounds: one for rounds, one in history.items() if rounds < now} | {now: score}
-        ask(states, now, score)
-        known = {rounds: one for rounds, one in history.items() if one is not None}
-        wanted = min((rounds for rounds in known if known[rounds] == max(known.values())), default=None)
-        assert best_of(states) == wanted
-        assert len(list(states.folder.glob("best-*"))) <= 2
+    scores: dict[int, float | None] = {}
+    measured: dict[int, float] = {}
+    own, last, kept = {0: 0}, 0, 1
+    for what, here, auroc in steps:
+        if what == "back" and kept == 2 and last > 1:
+            # Of a round in which it did not count a site that is away cannot know that it was undone.
+            if here or own[last] == last:
+                measured.pop(last, None)
+            last, kept = last - 1, 1
+        if here and last:
+            ask(states, last, scores[last], own[last])
+            measured = {rounds: one for rounds, one in measured.items() if rounds < last}
+            measured |= {} if (score := scores[last]) is None else {last: score}
+            wanted = min((rounds for rounds in measured if measured[rounds] == max(measured.values())), default=None)
+            assert best_of(states) == wanted
+            assert len(list(states.folder.glob("best-*"))) <= 2
+        if what == "round":
+            last, kept = last + 1, 2
+            scores[last], own[last] = auroc, last if here else own[last - 1]
 
 
 def test_of_equals_the_earliest_stays(tmp_path: Path) -> None:

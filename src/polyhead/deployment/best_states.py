@@ -1,7 +1,9 @@
 """A site's best states by its own validation, on its own disk: whole models, of which nobody else knows.
 
 The best so far is kept, and the one before the last question too: should the server have lost its last snapshot, it
-asks again from the one before, and what was best after that is none of this history any longer.
+asks again from the one before, and what was best after that is none of this history any longer. (What the site cannot
+know: that a server went back while the site was away, over a round in which it had not counted. It may then choose a
+state that was averaged and undone.)
 """
 
 import json

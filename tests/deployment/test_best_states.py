@@ -70,6 +70,8 @@ def test_the_best_is_that_of_the_history_that_counts(
             measured |= {} if (score := scores[last]) is None else {last: score}
             wanted = min((rounds for rounds in measured if measured[rounds] == max(measured.values())), default=None)
             assert best_of(states) == wanted
+            best = find_best(states)
+            assert best is None or best.auroc == measured[best.rounds_done]
             assert len(list(states.folder.glob("best-*"))) <= 2
         if what == "round":
             last, kept = last + 1, 2
@@ -80,8 +82,8 @@ def test_of_equals_the_earliest_stays(tmp_path: Path) -> None:
     states = states_in(tmp_path)
     for rounds_done, auroc in ((2, 0.7), (4, 0.7), (6, 0.6)):
         ask(states, rounds_done, auroc)
+        assert [file.name for file in tmp_path.glob("best-*")] == ["best-2.safetensors"]
     assert best_of(states) == 2
-    assert [file.name for file in tmp_path.glob("best-*")] == ["best-2.safetensors"]
 
 
 def test_a_state_whose_own_part_was_undone_is_forgotten_where_the_site_was_away(tmp_path: Path) -> None:

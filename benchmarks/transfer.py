@@ -78,7 +78,7 @@ def phantoms(folder: Path) -> StudyConfig:
 
 def opened(study: StudyConfig) -> list[Site]:
     sources = [open_site(site, read_site(site), study, None) for site in study.site]
-    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, study.findings.aliases)
+    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, study.findings)
     return [site_for(one, chosen[one.name], study.findings.aliases) for one in sources]
 
 

@@ -79,8 +79,9 @@ ALLOWED = {
     "json_file": {"limited_file", "errors"},
     "finished": {"json_file", "limited_file", "atomic", "errors"},
     "outputs": {"evaluation", "predictions", "federation", "training", "sites", "config"},
+    "validation": {"evaluation", "federation", "training"},
     "job": {
-        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping"),
+        *("validation", "outputs", "federation", "training", "sites", "finished", "stopping"),
         *("config", "errors"),
     },
     "study": {
@@ -88,8 +89,8 @@ ALLOWED = {
         *("run_log", "findings", "manifest", "config", "study_file", "atomic", "errors"),
     },
     "deployment": {
-        *("report", "evaluation", "outputs", "finished", "federation", "training", "sites", "findings", "config"),
-        *("study_file", "toml_file", "json_file", "limited_file", "atomic", "errors"),
+        *("report", "evaluation", "outputs", "validation", "finished", "federation", "training", "sites", "findings"),
+        *("config", "study_file", "toml_file", "json_file", "limited_file", "atomic", "errors"),
     },
     "flare": {"deployment", "federation", "training", "stopping", "limited_file", "atomic", "errors"},
     "demo": {"study", "phantom", "atomic", "progress"},

@@ -65,9 +65,26 @@ class StudySite(_Section):
 
 
 class Findings(_Section):
-    """Names of findings: ``aliases = {spelling: name to compare under}``, on top of the built-in ones."""
+    """Names of findings, and which of them all sites share.
+
+    Attributes
+    ----------
+    aliases
+        ``{spelling: name to compare under}``, on top of the built-in ones.
+    common
+        The findings of a head that all sites share, as ``conventional`` trains it, in any site's spelling; each site
+        must annotate all of them. By default those that every site annotates. Hospitals in houses of their own, which
+        do not see each other's findings, must agree on them here.
+    """
 
     aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    common: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+
+    @field_validator("common")
+    @classmethod
+    def _no_common_finding_twice(cls, common: list[str] | None) -> list[str] | None:
+        _refuse_repeats(common or [])
+        return common
 
 
 class Pixels(_Section):

@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from polyhead.config import StudyConfig
 from polyhead.errors import DiskError, PolyheadError, RunError
-from polyhead.evaluation import auroc
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.methods import Method
 from polyhead.federation.private_state import load_private
@@ -37,7 +36,7 @@ from polyhead.sites import SiteSource, site_for
 from polyhead.stopping import gently
 from polyhead.training.device import Device
 from polyhead.training.model import SiteModel, load_state
-from polyhead.training.predict import predict_split
+from polyhead.validation import validation_auroc
 
 __all__ = ["Job", "run_job"]
 
@@ -118,7 +117,7 @@ def _forget(done: Path, outputs: Sequence[Path]) -> None:
 
 def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     study, method = job.study, job.method
-    chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings.aliases)
+    chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings)
     sites = [site_for(source, chosen[source.name], study.findings.aliases) for source in sources]
     plan = Plan(job.seed, study.federation, study.training, method.sharing(study.federation))
     models = build_models(sites, study.model, plan.sharing, job.seed, job.device)
@@ -173,17 +172,7 @@ def _watch(
         progress.advance(task)
         stop_here()
 
-    return Watch(on_round, on_step, _validation_auroc), lambda: progress.remove_task(task)
-
-
-def _validation_auroc(model: SiteModel, site: Site) -> float | None:
-    scores, labels = predict_split(model, site.val), site.val.labels
-    found = []
-    for column in range(labels.shape[1]):
-        annotated = labels[:, column] == labels[:, column]
-        found.append(auroc(labels[annotated, column].astype(bool), scores[annotated, column]))
-    known = [value for value in found if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else None
+    return Watch(on_round, on_step, validation_auroc), lambda: progress.remove_task(task)
 
 
 def _finish(job: Job, sites: Sequence[Site], models: dict[str, SiteModel], plan: Plan, end: Snapshot) -> None:

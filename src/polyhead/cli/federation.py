@@ -51,7 +51,8 @@ def init(
     sites = sorted(site.name for site in settings.site)
     try:
         with silenced():
-            kits = provision(out, agreement_of(settings), sites, Server(host, port, admin_port or port), coordinator)
+            where = Server(host, port, admin_port or port)
+            kits = provision(out, agreement_of(settings), sites, where, coordinator, settings.model.weights)
     except ValueError as problem:
         raise UsageError(f"the engine refuses a name: {problem}") from problem
     opened = open_kit(kits.server, "server")
@@ -195,7 +196,7 @@ def _refuse_other_study(study: Path, opened: "Kit") -> None:
     given = read_common_study(study)
     found = hashlib.sha256(agreement_of(given).encode()).hexdigest()
     if found != opened.agreed.sha256:
-        which = differences(opened.agreed.settings, opened.agreed.sites, given)
+        which = differences(opened.agreed, given)
         raise RunError(
             f"{study}: is not what the hospitals agreed on: its hash is {found[:12]}, the kit's is "
             f"{opened.agreed.sha256[:12]} ({'; '.join(which[:3])}). Take the study of the kit, or make new ones."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from polyhead.deployment.agreed import Agreed, plan_of
+from polyhead.deployment.agreed import Agreed, head_findings, model_of, plan_of
 from polyhead.deployment.events import append_event, read_events
 from polyhead.deployment.question import FINISHED, IDLE, READY, Question, Reply
 from polyhead.errors import PolyheadError, QuorumError, RunError
@@ -114,9 +114,8 @@ def _start(server: _Server) -> Snapshot:
         return found
     agreed, segment = server.agreed, server.segment
     plan = plan_of(agreed, segment.method, segment.seed)
-    if plan.sharing.head:
-        raise RunError(f"method {segment.method!r} shares heads: the agreement must name their findings, and does not.")
-    shared = initial_shared(agreed.model, plan.sharing, segment.seed, ["any"])
+    findings = head_findings(agreed, segment.method)
+    shared = initial_shared(model_of(agreed), plan.sharing, segment.seed, findings)
     return save_snapshot(Snapshot(0, shared, dict.fromkeys(agreed.sites, PrivateFile(0, None))), server.store)
 
 

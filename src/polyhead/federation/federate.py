@@ -19,7 +19,7 @@ from polyhead.federation.snapshot import Snapshot, Store, save_snapshot
 from polyhead.federation.transfer import narrowed, widened
 from polyhead.federation.update import SiteUpdate, is_finite
 
-__all__ = ["Answer", "OnRound", "Sites", "federate", "state_bytes"]
+__all__ = ["Answer", "OnRound", "Sites", "federate", "is_validated", "state_bytes"]
 
 _log = logging.getLogger(__name__)
 
@@ -212,8 +212,7 @@ def _tell(loop: _Loop, row: RoundRow) -> None:
 
 def _validate(loop: _Loop, state: Snapshot) -> dict[str, float]:
     """Measure sites' AUROCs on their validation images under a new state; empty in rounds without validation."""
-    every, last = loop.federation.validate_every, loop.federation.rounds
-    if not (every and loop.sites.validate and (state.rounds_done % every == 0 or state.rounds_done == last)):
+    if loop.sites.validate is None or not is_validated(loop.federation, state.rounds_done):
         return {}
     return loop.sites.validate(_as_sent(loop, state))
 
@@ -221,6 +220,12 @@ def _validate(loop: _Loop, state: Snapshot) -> dict[str, float]:
 def _as_sent(loop: _Loop, state: Snapshot) -> Snapshot:
     """Return a state as the sites get to see it; what is kept of it stays in full precision."""
     return replace(state, shared=narrowed(state.shared, loop.federation.transfer))
+
+
+def is_validated(federation: Federation, rounds_done: int) -> bool:
+    """Tell whether the state after so many rounds is measured on the sites' validation images."""
+    every, last = federation.validate_every, federation.rounds
+    return bool(every and rounds_done and (rounds_done % every == 0 or rounds_done == last))
 
 
 def state_bytes(state: object) -> int:

@@ -39,11 +39,17 @@ FAILURES: dict[str, tuple[Exception, str]] = {
     "memory": (MemoryError(PATIENT), "not enough memory. Lower training.batch_size"),
     "GPU memory": (torch.OutOfMemoryError(PATIENT), "not enough memory. Lower training.batch_size"),
     "CPU memory": (RuntimeError(f"not enough memory: {PATIENT}"), "not enough memory. Lower training.batch_size"),
-    "runtime": (RuntimeError(f"bad value in {PATH}"), "RuntimeError. The site's run.log tells more"),
+    "runtime": (
+        RuntimeError(f"bad value in {PATH}"),
+        "RuntimeError. The site's log, run.log or its kit's log.txt, tells",
+    ),
     "image": (ImageError(f"{PATH}: is cut off"), "an image or the pixel cache cannot be read. Run `polyhead check`"),
     "cache": (CacheError(f"{PATH}: changed"), "an image or the pixel cache cannot be read. Run `polyhead check`"),
-    "key": (KeyError(PATIENT), "KeyError. The site's run.log tells more"),
-    "value": (ValueError(f"{PATIENT}\nEdema\x1b[2J"), "ValueError. The site's run.log tells more"),
+    "key": (KeyError(PATIENT), "KeyError. The site's log, run.log or its kit's log.txt, tells"),
+    "value": (
+        ValueError(f"{PATIENT}\nEdema\x1b[2J"),
+        "ValueError. The site's log, run.log or its kit's log.txt, tells",
+    ),
 }
 
 
@@ -151,7 +157,7 @@ def test_a_fault_that_goes_away_leaves_no_trace_but_its_rows(
     end, rows = federate(tmp_path, plan_for())
     assert differences(end, undisturbed) == []
     assert attempts == [1, 1, 1]
-    failed = "failed: a file or device failed (EIO). The site's run.log names it."
+    failed = "failed: a file or device failed (EIO). The site's log, run.log or its kit's log.txt, names it."
     repeated = [("a", "repeated: 1 of 3 sites"), ("b", failed), ("c", failed)]
     averaged = [("a", "averaged"), ("b", "averaged"), ("c", "averaged")]
     assert [(row.site, row.status) for row in rows if row.round == 1] == [*repeated, *repeated, *averaged]

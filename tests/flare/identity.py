@@ -2,11 +2,14 @@
 
 import datetime
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -42,6 +45,15 @@ def start_kit(houses: Houses, name: str, kit: Path) -> None:
     """Start a kit that is none of the federation's own; it ends with the houses."""
     with (kit / "output.txt").open("ab") as log:
         houses.running[name] = start(kit, log)
+
+
+@contextmanager
+def with_module(folder: str, name: str, value: Path) -> Iterator[None]:
+    """Have what is started meanwhile load the `sitecustomize` of a folder beside this file, and tell it a place."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(Path(__file__).parent / folder), prepend=os.pathsep)
+        patched.setenv(name, str(value))
+        yield
 
 
 def certify(kit: Path, name: str, authority: Path | None, expired: bool = False) -> None:

@@ -9,10 +9,12 @@ from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContext
 from nvflare.fuel.f3.cellnet.defs import MessageHeaderKey, MessagePropKey
+from nvflare.fuel.f3.communicator import driver_mgr
 from nvflare.fuel.f3.message import Message
 from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
 
 from polyhead.flare.gate import NEEDED, Gate
+from polyhead.flare.inner import InnerDriver
 
 Judge = Callable[[Message], Any]
 
@@ -72,6 +74,12 @@ def test_what_comes_in_anothers_name_or_is_for_another_house_is_dropped(
     judge: Judge, line: str, origin: str, goal: str
 ) -> None:
     assert judge(message(line, origin, goal)) is not None
+
+
+def test_with_it_comes_the_driver_of_a_houses_own_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_mgr, "drivers", {})
+    Gate()
+    assert list(driver_mgr.drivers.values()) == [InnerDriver]
 
 
 def test_a_site_does_nothing_for_its_server_but_a_job(judge: Judge) -> None:

@@ -1,5 +1,6 @@
 """Who may take part, and under which name: real processes, with every kind of certificate that is not the right one."""
 
+import json
 import os
 import socket
 import ssl
@@ -18,11 +19,13 @@ from polyhead.flare.kits import Kits, Server, provision
 from polyhead.flare.supervisor import Post, session_of
 from polyhead.study_file import load_study
 from tests.deployment.houses_by_hand import write_study
-from tests.flare.houses import ADMIN, Houses, build, federation
-from tests.flare.identity import certify, copy_kit, output, ports_of, start_kit, wait_for
+from tests.flare.houses import ADMIN, Houses, build, federation, wait_until
+from tests.flare.identity import certify, copy_kit, output, ports_of, start_kit, wait_for, with_module
+from tests.flare.intruders import NOBODY, doors_of, hello, speak
 
 pytestmark = pytest.mark.slow
 KINDS = ("none", "self-signed", "foreign", "expired", "another's")
+HOUSES = ("server", "a", "b", "c")
 IN = "Successfully registered"
 # The server takes the line, and waits for the first word.
 HEARD = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -46,7 +49,9 @@ def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
         wait_for("site a is in", lambda: IN in output(opened.kits.sites["a"]), SOON)
         for kind, kit in kits.items():
             start_kit(opened, kind, kit)
-        opened.start("b")
+        nosy(opened).mkdir()
+        with with_module("nosy", "POLYHEAD_NOSY", nosy(opened)):
+            opened.start("b")
         wait_for("site b is in", lambda: IN in output(opened.kits.sites["b"]), SOON)
         yield opened
     finally:
@@ -54,6 +59,11 @@ def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
             opened.kill(name)
         os.environ.pop("OMP_NUM_THREADS")
         os.environ |= {"OMP_NUM_THREADS": before} if before else {}
+
+
+def nosy(houses: Houses) -> Path:
+    """Where site b looks for what it should ask site a."""
+    return houses.kits.server.parent.parent / "nosy"
 
 
 def impostors(houses: Houses, folder: Path) -> dict[str, Path]:
@@ -81,9 +91,38 @@ def other_federation(houses: Houses, folder: Path) -> Kits:
 
 def test_the_federation_works_while_others_try_to_come_in(houses: Houses) -> None:
     with federation(houses, 0, 2, 2):
-        pass
+        wait_until(houses, 0, 1)
+        doors = {name: doors_of(houses, name) for name in HOUSES}
     assert houses.rounds_done(0) == 2
     assert not houses.absent(0)
+    # Those that work at a job have none of their own.
+    assert {name for name, (ports, _) in doors.items() if ports} == {"server"}
+    assert doors["server"][0] == set(ports_of(houses))
+    assert {name: len(names) for name, (_, names) in doors.items()} == dict.fromkeys(HOUSES, 1)
+
+
+@pytest.mark.parametrize("name", HOUSES)
+def test_no_other_user_of_a_machine_is_heard_by_the_house_on_it(name: str, houses: Houses) -> None:
+    (door,) = doors_of(houses, name)[1]
+    words = hello(f"{name}.job")
+    assert speak(door, words)
+    if os.geteuid() == 0:
+        assert not speak(door, words, NOBODY)
+        assert f"refused a line of user {NOBODY}" in output(houses.kit(name))
+
+
+def test_a_house_that_asks_another_gets_nothing(houses: Houses) -> None:
+    other = houses.kits.sites["a"]
+    questions = {"sys.shell": f"ls {other}", "sys.report_env": "", "sys.info": "", "scheduler.check_resource": ""}
+    (nosy(houses) / "questions.new").write_text(json.dumps(questions))
+    (nosy(houses) / "questions.new").rename(nosy(houses) / "questions.json")
+    wait_for("b has its answers", (nosy(houses) / "answers.json").exists)
+    answers = json.loads((nosy(houses) / "answers.json").read_text())
+    assert set(answers) == set(questions)
+    assert not [answer for code, answer in answers.values() if code == "ok" or answer != "None"], answers
+    # It was the server that dropped them.
+    assert output(houses.kits.server).count("dropped a message of b in the name of b, for a") >= len(questions)
+    assert "in the name of b" not in output(other)
 
 
 @pytest.mark.parametrize("kind", KINDS)

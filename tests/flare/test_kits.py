@@ -17,6 +17,7 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import NotAuthenticated
 
 from polyhead.errors import RunError
+from polyhead.flare.inner import InnerDriver
 from polyhead.flare.kits import Kits, Server, provision, settle
 from polyhead.flare.twin import TwinGuard
 
@@ -71,6 +72,11 @@ def test_only_our_classes_may_be_named_by_a_job_and_none_may_be_shipped(kits: Ki
 def test_a_gate_stands_at_each_house(kits: Kits) -> None:
     for kit in (kits.server, *kits.sites.values()):
         assert components(kit)["gate"]["path"] == "polyhead.flare.gate.Gate"
+
+
+def test_the_processes_of_a_house_speak_on_lines_that_no_other_user_has(kits: Kits) -> None:
+    for kit in (kits.server, *kits.sites.values()):
+        assert local(kit, "comm_config.json")["internal"]["scheme"] == InnerDriver.supported_transports()[0]
 
 
 def test_sites_stream_no_logs_and_outlive_the_death_of_a_job(kits: Kits) -> None:

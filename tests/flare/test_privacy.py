@@ -1,8 +1,6 @@
 """Every byte that a site sends is looked at: the backbone is in it, and nothing that belongs to the house."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from polyhead.study_file import load_study
 from polyhead.training.tensor_file import memory_of
 from tests.deployment.houses_by_hand import write_study
 from tests.flare.houses import Houses, build, federation
+from tests.flare.identity import with_module
 
 pytestmark = pytest.mark.slow
 
@@ -27,9 +26,8 @@ def tapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Houses, b
     tap.mkdir()
     try:
         houses.start("server", "b", "c")
-        os.environ |= {"POLYHEAD_WIRETAP": str(tap), "PYTHONPATH": str(Path(__file__).parent / "wiretap")}
-        houses.start("a")
-        del os.environ["POLYHEAD_WIRETAP"], os.environ["PYTHONPATH"]
+        with with_module("wiretap", "POLYHEAD_WIRETAP", tap):
+            houses.start("a")
         with federation(houses, 0, 3, 3):
             pass
         yield houses, b"".join(file.read_bytes() for file in sorted(tap.iterdir()))

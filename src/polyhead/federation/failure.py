@@ -11,6 +11,9 @@ from polyhead.errors import CacheError, DiskError, ImageError, PolyheadError, Ru
 
 __all__ = ["describe_failure"]
 
+# A site that is simulated logs where the whole run does; one in a house of its own, where the engine does.
+_LOG = "The site's log, run.log or its kit's log.txt,"
+
 
 def describe_failure(problem: Exception) -> str:
     """Return the cause and the remedy of a failure, without a value from the site's data or disk."""
@@ -20,17 +23,17 @@ def describe_failure(problem: Exception) -> str:
     if isinstance(problem, ImageError | CacheError):
         return "an image or the pixel cache cannot be read. Run `polyhead check` at the site."
     if isinstance(problem, DiskError):
-        return "the disk at the site is full, or cannot be written. The site's run.log says what it needs."
+        return f"the disk at the site is full, or cannot be written. {_LOG} says what it needs."
     if isinstance(problem, RunError):
-        return "a file that the site keeps between rounds is missing or damaged. The site's run.log names it."
+        return f"a file that the site keeps between rounds is missing or damaged. {_LOG} names it."
     if _is_out_of_memory(problem):
         return "not enough memory. Lower training.batch_size or model.image_size, or end what else runs there."
     if isinstance(problem, OSError):
         code = errno.errorcode.get(problem.errno or 0, "unknown")
-        return f"a file or device failed ({code}). The site's run.log names it."
+        return f"a file or device failed ({code}). {_LOG} names it."
     kind = type(problem).__name__
     what = "" if isinstance(problem, PolyheadError) else " If it is not explained by that, please report it."
-    return f"{kind}. The site's run.log tells more.{what}"
+    return f"{kind}. {_LOG} tells more.{what}"
 
 
 def _is_out_of_memory(problem: Exception) -> bool:

@@ -4,9 +4,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from polyhead.errors import RunError
@@ -23,7 +25,7 @@ Tell = Callable[[str], None]
 """Told what a person should know."""
 
 _GLANCE = 0.5
-_MOST_READ = 2**20
+_AT_ONCE = 2**20
 # A fault that no waiting mends is believed when it was seen so often.
 _ENOUGH = 3
 _TWIN = "is here already, and gave a sign of life"
@@ -154,27 +156,28 @@ def _look_for(kit: Kit, tell: Tell) -> None:
 def _stay(kit: Kit, signs: _Signs, ready: str, tell: Tell) -> None:
     with (kit.folder / OUTPUT).open("wb") as log, _hang_up(), gently(lambda text: tell("stopping ...")) as stop_here:
         process = start(kit.folder, log)
+        heard = _Heard(kit.folder / OUTPUT, (signs.ready, *signs.lasting, *signs.passing, *_ASKED))
         try:
-            if _wait(kit, process, signs, stop_here):
+            if _wait(heard, process, signs, stop_here):
                 tell(ready)
                 while process.poll() is None:
                     stop_here()
                     time.sleep(_GLANCE)
-            _judge_end(kit, signs)
+            _judge_end(kit, heard, signs)
         finally:
             end(process, kit.folder)
 
 
-def _wait(kit: Kit, process: "subprocess.Popen[bytes]", signs: _Signs, stop_here: Callable[[], None]) -> bool:
+def _wait(heard: "_Heard", process: "subprocess.Popen[bytes]", signs: _Signs, stop_here: Callable[[], None]) -> bool:
     """Wait until it works, and return True; or it ended, and return False."""
     began = time.monotonic()
     while process.poll() is None:
         stop_here()
-        words = _words(kit)
-        if signs.ready in words:
+        times = heard.times()
+        if times[signs.ready]:
             return True
         for fault, why in signs.lasting.items():
-            if words.count(fault) >= _ENOUGH:
+            if times[fault] >= _ENOUGH:
                 raise RunError(why)
         if time.monotonic() - began > signs.patience:
             raise RunError(signs.otherwise)
@@ -182,21 +185,40 @@ def _wait(kit: Kit, process: "subprocess.Popen[bytes]", signs: _Signs, stop_here
     return False
 
 
-def _judge_end(kit: Kit, signs: _Signs) -> None:
+def _judge_end(kit: Kit, heard: "_Heard", signs: _Signs) -> None:
     """Tell an end that was asked for from one that was not."""
-    words = _words(kit)
+    times = heard.times()
     for fault, why in {**signs.lasting, **signs.passing}.items():
-        if fault in words and signs.ready not in words:
+        if times[fault] and not times[signs.ready]:
             raise RunError(why)
-    if not any(asked in words for asked in _ASKED):
+    if not any(times[asked] for asked in _ASKED):
         raise RunError(f"what ran from {kit.folder} ended by itself; {kit.folder / OUTPUT} says why.")
 
 
-def _words(kit: Kit) -> str:
-    """Return what the engine said, in small letters; of much the end."""
-    with (kit.folder / OUTPUT).open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - _MOST_READ))
-        return file.read().decode(errors="replace").lower()
+class _Heard:
+    """How often the engine said what matters, from its start on, however much else it says."""
+
+    def __init__(self, output: Path, phrases: Iterable[str]) -> None:
+        self._output = output
+        self._times: Counter[str] = Counter()
+        self._phrases = {phrase: phrase.encode() for phrase in phrases}
+        self._read, self._last = 0, b""
+
+    def times(self) -> Counter[str]:
+        """Read on, and return how often each phrase came so far, in capitals or not."""
+        with self._output.open("rb") as file:
+            file.seek(self._read)
+            while part := file.read(_AT_ONCE):
+                self._read += len(part)
+                self._count(part.lower())
+        return self._times
+
+    def _count(self, part: bytes) -> None:
+        for phrase, wanted in self._phrases.items():
+            # Of what came before, one byte too little for the whole phrase: what lies on both sides counts once.
+            before = self._last[max(0, len(self._last) - len(wanted) + 1) :]
+            self._times[phrase] += (before + part).count(wanted)
+        self._last = (self._last + part)[-max(map(len, self._phrases.values())) :]
 
 
 @contextmanager

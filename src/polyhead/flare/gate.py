@@ -19,6 +19,8 @@ from nvflare.fuel.f3.message import Message
 from nvflare.private.defs import TrainingTopic
 from nvflare.private.fed.client.client_req_processors import ClientRequestProcessors
 
+from polyhead.flare.inner import offer
+
 __all__ = ["NEEDED", "Gate"]
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,11 @@ NEEDED = frozenset(
 
 class Gate(FLComponent):
     """Lets through what comes in its sender's own name and is for the server, or from it; takes away other commands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Built in each process of a house before it speaks, those of jobs too.
+        offer()
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
         """Stand at the entrance from the start on."""

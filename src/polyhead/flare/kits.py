@@ -23,6 +23,7 @@ from polyhead.errors import RunError, WeightsError
 from polyhead.flare.controller import FederationController
 from polyhead.flare.executor import FederationExecutor
 from polyhead.flare.gate import Gate
+from polyhead.flare.inner import SETTINGS
 from polyhead.flare.jobs import path_of
 from polyhead.flare.layout import AGREEMENT, local_folder
 from polyhead.limited_file import read_limited
@@ -187,4 +188,5 @@ def _write(kit: Path, settings: Mapping[str, Any], agreement: str) -> None:
     rights = {"format_version": "1.0", "permissions": {"project_admin": _COORDINATOR}}
     write_atomically(local / "resources.json", json.dumps(settings, indent=2))
     write_atomically(local / "authorization.json", json.dumps(rights, indent=2))
+    write_atomically(local / "comm_config.json", json.dumps(SETTINGS, indent=2))
     write_atomically(local / AGREEMENT, agreement)

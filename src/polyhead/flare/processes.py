@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -42,8 +43,10 @@ def start(kit: Path, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     Raises
     ------
     RunError
-        If one runs from this kit already.
+        If one runs from this kit already; if this is no Linux.
     """
+    if platform.system() != "Linux":
+        raise RunError("server and sites need Linux: only there a process learns whose user speaks to it.")
     kit = kit.resolve()
     settle(kit)
     _clear(kit)

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from nvflare.fuel.flare_api.api_spec import JobNotFound, NoConnection, SessionClosed
+from nvflare.fuel.flare_api.api_spec import JobNotFound, NoConnection
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from polyhead.deployment.agreed import Agreed
@@ -25,6 +25,7 @@ from polyhead.deployment.events import last_of, read_events
 from polyhead.deployment.results import begin_run, evaluation_events, unreleased
 from polyhead.errors import RunError
 from polyhead.flare.jobs import write_job
+from polyhead.flare.line import SILENT, Line
 from polyhead.flare.processes import silenced
 
 __all__ = ["Patience", "Post", "Tell", "run_federation", "run_study", "session_of", "usual_length"]
@@ -55,12 +56,15 @@ class Patience:
         For a sign of life of a site in a round.
     start
         For the first event of a segment; and for one beyond a round's deadline, before the segment is given up.
+    server
+        For an answer of the server. Within half a minute it is said that there is none.
     """
 
     sites: float = 60.0
     deadline: float = 3600.0
     silence: float = 30.0
     start: float = 120.0
+    server: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,13 @@ class _Submitted:
 
 @contextmanager
 def session_of(post: Post) -> Iterator[Session]:
-    """Open a session with the server, and close it whatever happens: an open one keeps the process alive for ever."""
+    """Open a session with the server, and close it whatever happens: an open one keeps the process alive for ever.
+
+    Raises
+    ------
+    RunError
+        If the server does not answer, now or to what is asked later.
+    """
     try:
         with silenced():
             session = new_secure_session(post.admin_name, str(post.admin_kit), timeout=30.0)
@@ -92,6 +102,10 @@ def session_of(post: Post) -> Iterator[Session]:
         ) from problem
     try:
         yield session
+    except SILENT as problem:
+        raise RunError(
+            f"the server stopped answering ({problem}). See that it runs, then give the same command again."
+        ) from problem
     finally:
         session.close()
 
@@ -205,12 +219,13 @@ def _run(work: _Work, segment: Segment, least: int) -> Mapping[str, Any] | None:
     """Run a segment; return its last event, if there is any."""
     patience = work.patience
     with tempfile.TemporaryDirectory() as folder, session_of(work.post) as session:
-        _wait_for_sites(session, len(work.agreed.sites), least, patience)
+        line = Line(session, patience.server)
+        _wait_for_sites(line, len(work.agreed.sites), least, patience)
         began = _server_began(session)
         job = session.submit_job(str(write_job(Path(folder), segment, patience.deadline, patience.silence, least)))
         _log.info("segment %s is job %s.", segment.name, job)
         try:
-            return _watch(work, session, segment, _Submitted(job, began))
+            return _watch(work, line, segment, _Submitted(job, began))
         except BaseException:
             # Nobody would listen to it, and it would keep the next segment away.
             with suppress(Exception):
@@ -218,24 +233,28 @@ def _run(work: _Work, segment: Segment, least: int) -> Mapping[str, Any] | None:
             raise
 
 
-def _wait_for_sites(session: Session, sites: int, least: int, patience: Patience) -> None:
+def _wait_for_sites(line: Line, sites: int, least: int, patience: Patience) -> None:
     began = time.monotonic()
-    while (here := len(session.get_connected_client_list())) < sites:
+    while (here := line.ask(_sites_here)) is None or here < sites:
         waited = time.monotonic() - began
-        if waited > patience.sites and here >= least:
+        if here is not None and here >= least and waited > patience.sites:
             _log.warning("%d of %d sites are connected; the segment begins without the others.", here, sites)
             return
-        if waited > 10 * patience.sites:
+        if here is not None and waited > 10 * patience.sites:
             raise RunError(f"{here} of {sites} sites are connected, and {least} are needed. Start the others.")
         time.sleep(_GLANCE)
 
 
-def _watch(work: _Work, session: Session, segment: Segment, job: _Submitted) -> Mapping[str, Any] | None:
-    """Wait for a segment's end, its death, or too long a silence."""
+def _sites_here(session: Session) -> int:
+    return len(session.get_connected_client_list())
+
+
+def _watch(work: _Work, line: Line, segment: Segment, job: _Submitted) -> Mapping[str, Any] | None:
+    """Wait for a segment's end, its death, or too long a silence of it or the server."""
     told, heard, patience = 0, time.monotonic(), work.patience
     while True:
         # It may have had its last word just before it ended.
-        over = _is_over(session, job)
+        over = line.ask(lambda session: _is_over(session, job))
         events = [event for event in read_events(work.events) if event.get("segment") == segment.name]
         for event in events[told:]:
             work.tell({**work.about, **event})
@@ -244,10 +263,12 @@ def _watch(work: _Work, session: Session, segment: Segment, job: _Submitted) -> 
         last = last_of(events, segment.name)
         if last and last["event"] in ("ended", "failed"):
             return last
-        if over or time.monotonic() - heard > patience.start + (patience.deadline if last else 0):
+        # While the server does not answer, nobody knows; how long that may last is the line's affair.
+        quiet = over is not None and time.monotonic() - heard > patience.start + (patience.deadline if last else 0)
+        if over or quiet:
             _log.warning("segment %s died; another begins from the last snapshot.", segment.name)
             with suppress(Exception):
-                session.abort_job(job.name)
+                line.session.abort_job(job.name)
             return last
         time.sleep(_GLANCE)
 
@@ -259,8 +280,6 @@ def _is_over(session: Session, job: _Submitted) -> bool:
         return status.startswith(_ENDED) or _server_began(session) != job.server_began
     except JobNotFound:
         return True
-    except (NoConnection, SessionClosed):
-        return False
 
 
 def _server_began(session: Session) -> float:

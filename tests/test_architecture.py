@@ -64,7 +64,7 @@ ALLOWED = {
         "errors",
     },
     "predictions": {"errors", "findings", "tables", "atomic"},
-    "summary": {"evaluation"},
+    "summary": {"report", "evaluation"},
     "progress": set(),
     "imaging": {"manifest", "errors", "atomic"},
     "phantom": {"manifest", "findings", "seeds", "errors"},

@@ -29,7 +29,7 @@ from polyhead.report import write_report
 from polyhead.run_log import log_to
 from polyhead.sites import SiteSource, count_labels, open_site, read_site, warn_about_labels
 from polyhead.study_file import load_study
-from polyhead.summary import print_summary
+from polyhead.summary import print_gains, print_summary
 from polyhead.training.device import Device, describe_device, resolve_device
 
 __all__ = ["run_study"]
@@ -85,6 +85,7 @@ def run_study(study_file: Path, out: Path, console: Console, restart: bool = Fal
             report = write_report(out)
         _log.info("finished.")
     print_summary(out, console)
+    print_gains(out, console)
     console.print(f"Report: {report}", markup=False, highlight=False, soft_wrap=True)
     return report
 

@@ -83,8 +83,21 @@ ALLOWED = {
         *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping"),
         *("config", "errors"),
     },
+    "worker": {"job", "federation", "training", "sites", "environment", "config", "errors", "__init__"},
+    "workers": {"worker", "job", "federation", "stopping", "errors"},
     "study": {
-        *("report", "evaluation", "summary", "job", "federation", "training", "sites", "environment", "progress"),
+        *(
+            "report",
+            "evaluation",
+            "summary",
+            "job",
+            "workers",
+            "federation",
+            "training",
+            "sites",
+            "environment",
+            "progress",
+        ),
         *("run_log", "findings", "manifest", "config", "study_file", "atomic", "errors"),
     },
     "deployment": {

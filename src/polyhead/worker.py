@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,8 +42,21 @@ Message = dict[str, Any]
 
 
 def main() -> None:
-    """Obey orders until there are none."""
-    line = _Line(int(sys.argv[1]))
+    """Obey orders until there are none; never returns."""
+    status = 1
+    try:
+        _obey(_Line(int(sys.argv[1])))
+        status = 0
+    except SystemExit:
+        status = 128 + signal.SIGTERM
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # Not by return: Python's own end would trip over the thread that waits for orders.
+        os._exit(status)
+
+
+def _obey(line: "_Line") -> None:
     begin = line.orders.get()
     use_threads(begin["threads"])
     run = Path(begin["run"])

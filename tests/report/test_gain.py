@@ -148,6 +148,8 @@ def test_a_wide_terminal_has_a_line_for_each_and_a_narrow_one_the_same_words(mak
     assert "Lakeside, ffl" in wide
     assert "cannot tell with n = 160 test images of 160 patients" in wide
     assert "+0.020 (−0.010 to +0.050)" in wide
+    assert "\nffl " in narrow
+    assert "\nffl " not in wide
     assert max(map(len, narrow.splitlines())) <= 80
     words = ([word.strip("(),─") for word in text.split()] for text in (wide, narrow))
     assert len({" ".join(sorted(filter(None, one))) for one in words}) == 1

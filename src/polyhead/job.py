@@ -38,9 +38,18 @@ from polyhead.training.device import Device
 from polyhead.training.model import SiteModel, load_state
 from polyhead.validation import validation_auroc
 
-__all__ = ["Job", "run_job"]
+__all__ = ["Job", "RoundTable", "run_job"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RoundTable:
+    """Who writes to ``rounds.csv``: this process, or for several of them a single one, which all of them ask."""
+
+    append: Callable[[Path, str, int, Sequence[RoundRow]], None] = append_rounds
+    trim: Callable[[Path, str, int, int], None] = trim_rounds
+    mend: Callable[[Path, str, int, int], None] = mend_rounds
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Job:
     key: str
     method: Method
     seed: int
+    table: RoundTable = RoundTable()
 
     @property
     def name(self) -> str:
@@ -86,7 +96,7 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
     outputs = [file for source in sources for file in _outputs(job, source.name)]
     refuse_folders((done, *outputs, *snapshot_files(job.store)))
     if _is_whole(job, done, outputs):
-        mend_rounds(job.run, job.method.name, job.seed, job.study.federation.rounds)
+        job.table.mend(job.run, job.method.name, job.seed, job.study.federation.rounds)
     else:
         _forget(done, outputs)
         _train(job, sources, progress)
@@ -124,7 +134,7 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     start = load_snapshot(job.store, list(models))
     if start is None:
         start = save_snapshot(initial_state(models, plan.sharing, job.store), job.store)
-    trim_rounds(job.run, method.name, job.seed, start.rounds_done)
+    job.table.trim(job.run, method.name, job.seed, start.rounds_done)
     _say_where(job, start.rounds_done, progress)
     training = [site for site in sites if site.can_train]
     _note_idle_sites(job, sites, start.rounds_done)
@@ -152,7 +162,7 @@ def _note_idle_sites(job: Job, sites: Sequence[Site], rounds_done: int) -> None:
             _log.warning("site %s: %d training images; it takes no part in training.", site.name, len(site.train))
     idle = [RoundRow(0, s.name, math.nan, 0.0, 0, 0, "no training images") for s in sites if not s.can_train]
     if rounds_done == 0 and idle:
-        append_rounds(job.run, job.method.name, job.seed, idle)
+        job.table.append(job.run, job.method.name, job.seed, idle)
 
 
 def _watch(
@@ -164,7 +174,7 @@ def _watch(
     task = progress.add_task(job.name, total=federation.rounds * steps, completed=rounds_done * steps)
 
     def on_round(rows: list[RoundRow], repeated: bool) -> None:
-        append_rounds(job.run, job.method.name, job.seed, rows)
+        job.table.append(job.run, job.method.name, job.seed, rows)
         done = rows[0].round + (0 if repeated else 1)
         progress.update(task, completed=done * steps, description=f"{job.name}, {done} of {federation.rounds} rounds")
 
@@ -207,7 +217,7 @@ def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapsh
         with gently(_log.warning) as stop_here:
             loss = finetune(site, model, plan, stop_here)
         row = RoundRow(plan.federation.rounds, site.name, loss, time.monotonic() - began, 0, 0, "alone")
-        append_rounds(job.run, job.method.name, job.seed, [row])
+        job.table.append(job.run, job.method.name, job.seed, [row])
         _refuse_diverged(model)
     about = {"method": job.method.name, "seed": job.seed, "site": site.name, "rounds": rounds_done}
     models_to = model_folder(job.run, job.method.name, job.seed, site.name)

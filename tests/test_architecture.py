@@ -92,7 +92,7 @@ ALLOWED = {
         *("report", "evaluation", "outputs", "validation", "finished", "federation", "training", "sites", "findings"),
         *("config", "study_file", "toml_file", "json_file", "limited_file", "atomic", "errors"),
     },
-    "flare": {"deployment", "federation", "stopping", "limited_file", "atomic", "errors"},
+    "flare": {"deployment", "federation", "training", "stopping", "limited_file", "atomic", "errors"},
     "demo": {"study", "phantom", "atomic", "progress"},
     "cli": {
         *(

@@ -136,6 +136,9 @@ class Federation(_Section):
         Number of rounds, and of optimizer steps a site takes in each.
     weighting
         ``equal``: every site counts the same; ``examples``: in proportion to its training images.
+    transfer
+        Precision in which what is shared travels, both ways: ``full``; or ``half``: weights rounded to float16, half
+        the bytes.
     batch_norm
         ``shared``: BatchNorm is averaged with the rest; ``private``: weights and statistics stay at the site.
     finetune, finetune_steps
@@ -166,6 +169,7 @@ class Federation(_Section):
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
     local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     weighting: Literal["equal", "examples"] = "equal"
+    transfer: Literal["full", "half"] = "full"
     batch_norm: Literal["shared", "private"] = "shared"
     finetune: Literal["none", "head", "full"] = "none"
     finetune_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 100

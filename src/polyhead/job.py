@@ -29,6 +29,7 @@ from polyhead.federation.snapshot import (
     snapshot_files,
 )
 from polyhead.federation.start import build_models, initial_state
+from polyhead.federation.transfer import narrowed
 from polyhead.finished import damage_to_finished, write_finished
 from polyhead.outputs import output_files, write_outputs
 from polyhead.sites import SiteSource, site_for
@@ -215,17 +216,22 @@ def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapsh
 
 
 def _load_final(job: Job, site: Site, model: SiteModel, end: Snapshot) -> int:
-    """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was."""
+    """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was.
+
+    It is the state as it travels: what a site in a house of its own would get.
+    """
+    transfer = job.study.federation.transfer
     best = end.best.get(site.name)
     if best is None:
         if job.study.federation.select == "best" and site.can_train:
             _log.warning("%s, site %s: has no validation AUROC; it gets the last state.", job.name, site.name)
         own = load_private(job.store.folder, site.name, end.private[site.name])
-        load_state(model, {**end.shared, **own.model})
+        load_state(model, {**narrowed(end.shared, transfer), **own.model})
         return end.rounds_done
     _log.info("%s, site %s: best after %d rounds (%.4f).", job.name, site.name, best.rounds_done, best.auroc)
     own = load_private(job.store.folder, site.name, best.private)
-    load_state(model, {**load_shared(job.store, best.rounds_done, best.shared), **own.model})
+    shared = load_shared(job.store, best.rounds_done, best.shared)
+    load_state(model, {**narrowed(shared, transfer), **own.model})
     return best.rounds_done
 
 

@@ -72,7 +72,10 @@ def test_a_site_without_a_common_finding_says_at_the_join_which(tmp_path: Path) 
     ("methods", "settings"),
     [
         ('["local", "ffl"]', "validate_every = 1"),
-        ('["ffl"]', 'validate_every = 2\nbatch_norm = "private"\nfinetune = "head"\nfinetune_steps = 1'),
+        (
+            '["ffl"]',
+            'transfer = "half"\nvalidate_every = 2\nbatch_norm = "private"\nfinetune = "head"\nfinetune_steps = 1',
+        ),
         ('["conventional"]', "validate_every = 3"),
     ],
 )

@@ -1,5 +1,6 @@
-"""A whole study of hospitals in houses of their own: three methods from initial weights, each hospital's best state,
-the evaluation at home, and the report."""
+"""A whole study of hospitals in houses of their own: three methods from initial weights, which travel in half
+precision; each hospital's best state, the evaluation at home, and the report.
+"""
 
 import json
 from collections import Counter
@@ -24,7 +25,7 @@ from tests.flare.houses import PATIENCE, Houses, open_houses
 
 pytestmark = pytest.mark.slow
 ROUNDS, METHODS = 3, ("local", "conventional", "ffl")
-SETTINGS = 'finetune = "head"\nfinetune_steps = 2\nvalidate_every = 1\nselect = "best"'
+SETTINGS = 'transfer = "half"\nfinetune = "head"\nfinetune_steps = 2\nvalidate_every = 1\nselect = "best"'
 # One finding for all three.
 COMMON = '[findings]\naliases = {Edema = "Cardiomegaly"}\ncommon = ["cardiomegaly"]\n'
 

@@ -90,7 +90,10 @@ def start(
     admin_kit: AdminArgument,
     server: ServerOption = None,
     out: Annotated[Path, typer.Option(help="The run directory, for the tables and the report.")] = Path("federation"),
-    segment: Annotated[int, typer.Option(help="Rounds until sites that were lost may come back.", min=1)] = 50,
+    segment: Annotated[
+        int | None,
+        typer.Option(help="Rounds until sites that were lost may come back; by default ten minutes of them.", min=1),
+    ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that a site has for a round.", min=1)] = 3600.0,
 ) -> None:
     """Train every method with every seed at the sites, evaluate there, and write the report.

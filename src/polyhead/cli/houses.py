@@ -30,6 +30,7 @@ def join(
     with needs_engine():
         from polyhead.flare.foreground import take_part
         from polyhead.flare.preflight import open_kit
+        from polyhead.flare.processes import remove_jobs
     from polyhead.deployment.agreed import study_at
     from polyhead.deployment.release import policy_in, policy_words
     from polyhead.errors import StudyError
@@ -42,6 +43,8 @@ def join(
     _check_data(study, site)
     _show_leaving(opened.name, opened.agreed, policy_words(policy_in(own, str(site))))
     _ask(yes)
+    # First: what runs from the kit would take up settings, and a policy, that it was not started with.
+    remove_jobs(opened.folder)
     _keep_settings(kit, own, site)
     with stoppable():
         take_part(opened, say, patience)

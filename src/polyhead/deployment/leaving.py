@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from polyhead.deployment.agreed import Agreed, head_findings, plan_of
 from polyhead.federation.start import initial_shared
+from polyhead.federation.transfer import narrowed
 
 __all__ = ["Leaving", "heads_that_leave", "what_leaves"]
 
@@ -22,7 +23,8 @@ def what_leaves(agreed: Agreed) -> Iterator[Leaving]:
     """Say for each method of an agreement what leaves a site in a round, beside images counted and mean loss."""
     for method in agreed.settings["methods"]:
         sharing = plan_of(agreed, method, agreed.settings["seeds"][0]).sharing
-        tensors = initial_shared(agreed.model, sharing, 0, head_findings(agreed, method)).values()
+        shared = initial_shared(agreed.model, sharing, 0, head_findings(agreed, method))
+        tensors = narrowed(shared, agreed.federation.transfer).values()
         yield Leaving(method, len(tensors), sum(one.numel() * one.element_size() for one in tensors))
 
 

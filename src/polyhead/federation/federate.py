@@ -16,6 +16,7 @@ from polyhead.federation.aggregate import Aggregate, aggregate
 from polyhead.federation.private_state import PrivateFile
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.snapshot import Snapshot, Store, save_snapshot
+from polyhead.federation.transfer import narrowed, widened
 from polyhead.federation.update import SiteUpdate, is_finite
 
 __all__ = ["Answer", "OnRound", "Sites", "federate", "is_validated", "state_bytes"]
@@ -61,10 +62,11 @@ class Sites:
     names
         In alphabetical order.
     ask
-        Given a round and the state before it, lets each site take its part and yields the answers in the order of
-        `names`, so that sums are the same bits in every engine. What it raises ends the federation.
+        Given a round and the state before it, with the shared entries as they travel, lets each site take its part and
+        yields the answers in the order of `names`, so that sums are the same bits in every engine. What it raises ends
+        the federation.
     validate
-        Returns AUROCs of a state on the sites' validation images, of those sites that have one.
+        Returns AUROCs of a state, as it travels, on the sites' validation images, of those sites that have one.
     """
 
     names: Sequence[str]
@@ -116,6 +118,8 @@ def federate(
     ------
     QuorumError
         If too few sites could be counted in every attempt at a round; the state before it is kept.
+    UpdateError
+        If the shared entries hold what cannot travel; see `polyhead.federation.transfer.narrowed`.
     DiskError
         If a disk is full; the state before the round is kept.
     """
@@ -160,10 +164,11 @@ def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
 def _attempt(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
     rows: dict[str, RoundRow] = {}
     private: dict[str, PrivateFile] = {}
-    updates = _updates(loop, round_, state, rows, private)
+    sent = _as_sent(loop, state)
+    updates = _updates(loop, round_, sent, rows, private)
     mean = aggregate(
         updates,
-        state.shared,
+        widened(sent.shared, like=state.shared),
         loop.federation,
         loop.store.folder / "round",
         sites=len(loop.sites.names),
@@ -209,7 +214,12 @@ def _validate(loop: _Loop, state: Snapshot) -> dict[str, float]:
     """Measure sites' AUROCs on their validation images under a new state; empty in rounds without validation."""
     if loop.sites.validate is None or not is_validated(loop.federation, state.rounds_done):
         return {}
-    return loop.sites.validate(state)
+    return loop.sites.validate(_as_sent(loop, state))
+
+
+def _as_sent(loop: _Loop, state: Snapshot) -> Snapshot:
+    """Return a state as the sites get to see it; what is kept of it stays in full precision."""
+    return replace(state, shared=narrowed(state.shared, loop.federation.transfer))
 
 
 def is_validated(federation: Federation, rounds_done: int) -> bool:

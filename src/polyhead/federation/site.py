@@ -9,6 +9,7 @@ from polyhead.config import Federation, Training
 from polyhead.errors import UpdateError
 from polyhead.federation.private_state import PrivateState
 from polyhead.federation.sharing import Sharing, shared_names
+from polyhead.federation.transfer import narrowed
 from polyhead.federation.update import SiteUpdate
 from polyhead.printable import printable
 from polyhead.training.dataset import SplitData
@@ -85,15 +86,16 @@ def site_round(
     Returns
     -------
     SiteUpdate
-        Everything that leaves the site. On a CPU its tensors are the model's own, not copies: average or send it before
-        the model is used again.
+        Everything that leaves the site, as it travels. On a CPU its tensors may be the model's own, not copies: average
+        or send it before the model is used again.
     PrivateState
         Everything that does not.
 
     Raises
     ------
     UpdateError
-        If the server asks for anything but what this site's own study shares, such as the head.
+        If the server asks for anything but what this site's own study shares, such as the head; or a weight has grown
+        beyond what can travel.
     """
     _refuse_strangers(shared, shared_names(model, plan.sharing))
     load_state(model, {**shared, **private.model})
@@ -109,7 +111,8 @@ def site_round(
         on_step,
     )
     state = model.state_dict()
-    update = SiteUpdate(site.name, round_, len(site.train), loss, {name: state.pop(name).cpu() for name in shared})
+    sent = narrowed({name: state.pop(name).cpu() for name in shared}, plan.federation.transfer)
+    update = SiteUpdate(site.name, round_, len(site.train), loss, sent)
     kept = optimizer if plan.training.optimizer_state == "keep" else {}
     return update, PrivateState(copy_state(state), kept, round_ + 1)
 

@@ -20,6 +20,10 @@ from nvflare.lighter.provisioner import Provisioner
 from polyhead.atomic import write_atomically
 from polyhead.deployment.weights import WEIGHTS
 from polyhead.errors import RunError, WeightsError
+from polyhead.flare.controller import FederationController
+from polyhead.flare.executor import FederationExecutor
+from polyhead.flare.gate import Gate
+from polyhead.flare.jobs import path_of
 from polyhead.flare.layout import AGREEMENT, local_folder
 from polyhead.limited_file import read_limited
 
@@ -167,8 +171,10 @@ def _close_site(kit: Path, agreement: str) -> None:
 
 def _resources(kit: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads((local_folder(kit) / "resources.json.default").read_text())
-    # Of the engine's own classes no job needs any.
-    settings["class_allow_list"] = ["polyhead."]
+    # All that a job names. A whole package would do for any callable in its modules, `FileIO` and `open_memmap` among
+    # them, with the job's own arguments.
+    settings["class_allow_list"] = [path_of(FederationController), path_of(FederationExecutor)]
+    settings["components"].append({"id": "gate", "path": path_of(Gate), "args": {}})
     return settings
 
 

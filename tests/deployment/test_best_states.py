@@ -95,6 +95,13 @@ def test_a_state_whose_own_part_was_undone_is_forgotten_where_the_site_was_away(
     assert best_of(states) == 1
 
 
+def test_a_state_of_as_many_rounds_that_is_another_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    states = states_in(tmp_path)
+    for rounds_done, auroc in ((1, 0.6), (2, 0.9), (2, 0.5)):
+        ask(states, rounds_done, auroc, own=1)
+    assert best_of(states) == 1
+
+
 def test_only_its_owner_reads_it_and_only_of_its_own_study(tmp_path: Path) -> None:
     ask(states_in(tmp_path), 2, 0.7)
     files = [path for path in tmp_path.iterdir() if path.is_file()]

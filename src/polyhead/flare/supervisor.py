@@ -204,7 +204,7 @@ def _run(work: _Work, segment: Segment, least: int) -> Mapping[str, Any] | None:
     """Run a segment; return its last event, if there is any."""
     patience = work.patience
     with tempfile.TemporaryDirectory() as folder, session_of(work.post) as session:
-        _wait_for_sites(session, len(work.agreed.sites), least, patience)
+        _wait_for_sites(work, session, least)
         began = _server_began(session)
         job = session.submit_job(str(write_job(Path(folder), segment, patience.deadline, patience.silence, least)))
         _log.info("segment %s is job %s.", segment.name, job)
@@ -217,9 +217,10 @@ def _run(work: _Work, segment: Segment, least: int) -> Mapping[str, Any] | None:
             raise
 
 
-def _wait_for_sites(session: Session, sites: int, least: int, patience: Patience) -> None:
-    began = time.monotonic()
-    while (here := len(session.get_connected_client_list())) < sites:
+def _wait_for_sites(work: _Work, session: Session, least: int) -> None:
+    began, sites, patience = time.monotonic(), len(work.agreed.sites), work.patience
+    missed = _missed(read_events(work.events))
+    while (here := _here(session, missed)) < sites:
         waited = time.monotonic() - began
         if waited > patience.sites and here >= least:
             _log.warning("%d of %d sites are connected; the segment begins without the others.", here, sites)
@@ -227,6 +228,24 @@ def _wait_for_sites(session: Session, sites: int, least: int, patience: Patience
         if waited > 10 * patience.sites:
             raise RunError(f"{here} of {sites} sites are connected, and {least} are needed. Start the others.")
         time.sleep(_GLANCE)
+
+
+def _here(session: Session, missed: Mapping[str, float]) -> int:
+    """Count the sites that are connected: the server names one for a minute after its last sign of life."""
+    clients = session.get_connected_client_list()
+    return sum(float(client.last_connect_time) > missed.get(client.name, 0.0) for client in clients)
+
+
+def _missed(events: list[dict[str, Any]]) -> dict[str, float]:
+    """Return when each site that failed when it was last asked did so, by the server's clock."""
+    missed: dict[str, float] = {}
+    for event in events:
+        if event["event"] in ("round", "repeated"):
+            missed = {row["site"]: event["time"] for row in event["rows"] if row["status"].startswith("failed")}
+        elif event["event"] in ("finished", "unfinished"):
+            missed.pop(event["site"], None)
+            missed |= {event["site"]: event["time"]} if event["event"] == "unfinished" else {}
+    return missed
 
 
 def _watch(work: _Work, session: Session, segment: Segment, job: _Submitted) -> Mapping[str, Any] | None:

@@ -1,6 +1,6 @@
 """A federation whose server has no private states, without an engine: the same bits as in one process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from polyhead.deployment.events import read_events
 from polyhead.deployment.question import Question, Reply
 from polyhead.federation.run_lock import locked
 from polyhead.federation.snapshot_manifest import manifest_path
+from polyhead.federation.update import SiteUpdate
+from polyhead.training.tensor_file import memory_of
 from tests.deployment.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
 
 ROUNDS = 4
@@ -82,6 +84,27 @@ def test_a_server_that_lost_its_last_snapshot_goes_back_and_the_sites_with_it(
     run_segment(agreed, segment(3), tmp_path / "server", carry_to(hospitals, []))
     manifest_path(store_of(agreed, tmp_path / "server", "ffl", 0).folder, 3).unlink()
     run_segment(agreed, segment(name="two"), tmp_path / "server", carry_to(hospitals, []))
+    assert not differences(simulated(study, tmp_path / "sim"), state_of(agreed, tmp_path / "server", houses(tmp_path)))
+
+
+def test_a_site_that_is_asked_twice_gives_the_same_bytes_and_its_state_counts_once(
+    study: Path, agreed: Agreed, tmp_path: Path
+) -> None:
+    hospitals, asked = open_all(study, agreed, tmp_path), list[Question]()
+    given: list[tuple[bytes, ...]] = []
+    carry_once = carry_to(hospitals, asked)
+
+    def carry_twice(questions: Mapping[str, Question]) -> Iterator[Reply]:
+        first, second = list(carry_once(questions)), list(carry_once(questions))
+        for replies in (first, second):
+            updates = [one.content for one in replies if isinstance(one.content, SiteUpdate)]
+            given.append(tuple(bytes(memory_of(tensor)) for one in updates for tensor in one.state.values()))
+        yield from second
+
+    run_segment(agreed, segment(), tmp_path / "server", carry_twice)
+    rounds = [one for one in given if one]
+    assert len(rounds) == 2 * ROUNDS
+    assert rounds[::2] == rounds[1::2]
     assert not differences(simulated(study, tmp_path / "sim"), state_of(agreed, tmp_path / "server", houses(tmp_path)))
 
 

@@ -35,17 +35,17 @@ SOON, AGAIN = 60, 60
 
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
-    """A federation of a, b and c; five others try to come in as b while the true one does."""
+    """A federation of a and b; five others try to come in as b while the true one does."""
     folder = tmp_path_factory.mktemp("identity")
     before, os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS"), "1"
-    study = write_study(folder, 2)
+    study = write_study(folder, 2, "ab")
     study.write_text(study.read_text().replace("methods =", "seeds = [0, 1]\nmethods ="))
     opened = build(folder, study)
     kits = impostors(opened, folder)
     # What `certify` makes is let in when nothing is wrong with it.
     certify(opened.kits.sites["b"], "b", opened.kits.server.parent / "authority")
     try:
-        opened.start("server", "a", "c")
+        opened.start("server", "a")
         wait_for("site a is in", lambda: IN in output(opened.kits.sites["a"]), SOON)
         for kind, kit in kits.items():
             start_kit(opened, kind, kit)
@@ -83,7 +83,7 @@ def other_federation(houses: Houses, folder: Path) -> Kits:
     return provision(
         folder / "other",
         agreement_of(load_study(houses.study)),
-        ["a", "b", "c"],
+        ["a", "b"],
         Server("localhost", *ports_of(houses)),
         ADMIN,
     )

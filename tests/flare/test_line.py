@@ -53,7 +53,7 @@ class Server:
         return answer
 
     def get_connected_client_list(self) -> Any:
-        return self._answer("sites", ["a", "b", "c"])
+        return self._answer("sites", [SimpleNamespace(name=name, last_connect_time=1.0) for name in "abc"])
 
     def get_system_info(self) -> Any:
         return self._answer("began", SimpleNamespace(server_info=SimpleNamespace(start_time=1.0)))

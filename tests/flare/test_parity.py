@@ -49,9 +49,9 @@ def absences(houses: Houses, seed: int, site: str) -> set[int]:
 
 
 def test_undisturbed(houses: Houses, tmp_path: Path) -> None:
-    with federation(houses, 0, ROUNDS, ROUNDS // 2) as segments:
+    with federation(houses, 0, ROUNDS, ROUNDS) as segments:
         pass
-    assert segments == [2]
+    assert segments == [1]
     assert not houses.absent(0)
     hold_against_simulate(houses, 0, tmp_path)
 
@@ -69,8 +69,8 @@ def test_a_frozen_site_a_killed_process_and_a_house_that_went_down_are_left_out_
         wait_until(houses, SITES, LENGTH + WHEN)
         houses.kill("c")
         houses.start("c")
-    # How many segments it takes is not promised: one may die with a house, and another follows.
-    assert segments[0] >= 3
+    # The server still names c when the third begins; that waits for a newer sign of life, or a fourth would be needed.
+    assert segments == [3]
     frozen, killed, down = (sorted(absences(houses, SITES, site)) for site in "abc")
     for absent in (frozen, killed, down):
         assert absent == list(range(absent[0], absent[-1] + 1))

@@ -21,11 +21,11 @@ pytestmark = pytest.mark.slow
 def tapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Houses, bytes]]:
     """A federation of three rounds, and all that site a sent."""
     folder = tmp_path_factory.mktemp("tapped")
-    houses = build(folder, write_study(folder, 3))
+    houses = build(folder, write_study(folder, 3, "ab"))
     tap = folder / "tap"
     tap.mkdir()
     try:
-        houses.start("server", "b", "c")
+        houses.start("server", "b")
         with with_module("wiretap", "POLYHEAD_WIRETAP", tap):
             houses.start("a")
         with federation(houses, 0, 3, 3):

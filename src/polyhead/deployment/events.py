@@ -13,7 +13,7 @@ from polyhead.atomic import append_durably
 from polyhead.errors import RunError
 from polyhead.limited_file import read_limited
 
-__all__ = ["append_event", "last_of", "read_events"]
+__all__ = ["append_event", "last_of", "missed_sites", "read_events"]
 
 _MOST_BYTES = 2**28
 
@@ -54,3 +54,15 @@ def read_events(file: Path) -> list[dict[str, Any]]:
 def last_of(events: Sequence[Mapping[str, Any]], segment: str) -> Mapping[str, Any] | None:
     """Return the last event of a segment, if it has any."""
     return next((event for event in reversed(events) if event.get("segment") == segment), None)
+
+
+def missed_sites(events: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return when each site that failed when it was last asked did so, by the server's clock."""
+    missed: dict[str, float] = {}
+    for event in events:
+        if event["event"] in ("round", "repeated"):
+            missed = {row["site"]: event["time"] for row in event["rows"] if row["status"].startswith("failed")}
+        elif event["event"] in ("finished", "unfinished"):
+            missed.pop(event["site"], None)
+            missed |= {event["site"]: event["time"]} if event["event"] == "unfinished" else {}
+    return missed

@@ -21,7 +21,7 @@ from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 
 from polyhead.deployment.agreed import Agreed
 from polyhead.deployment.coordinator import EVENTS, Segment, store_of
-from polyhead.deployment.events import last_of, read_events
+from polyhead.deployment.events import last_of, missed_sites, read_events
 from polyhead.deployment.results import begin_run, evaluation_events, unreleased
 from polyhead.errors import RunError
 from polyhead.flare.jobs import write_job
@@ -220,7 +220,7 @@ def _run(work: _Work, segment: Segment, least: int) -> Mapping[str, Any] | None:
     patience = work.patience
     with tempfile.TemporaryDirectory() as folder, session_of(work.post) as session:
         line = Line(session, patience.server)
-        _wait_for_sites(line, len(work.agreed.sites), least, patience)
+        _wait_for_sites(work, line, least)
         began = _server_began(session)
         job = session.submit_job(str(write_job(Path(folder), segment, patience.deadline, patience.silence, least)))
         _log.info("segment %s is job %s.", segment.name, job)
@@ -233,9 +233,10 @@ def _run(work: _Work, segment: Segment, least: int) -> Mapping[str, Any] | None:
             raise
 
 
-def _wait_for_sites(line: Line, sites: int, least: int, patience: Patience) -> None:
-    began = time.monotonic()
-    while (here := line.ask(_sites_here)) is None or here < sites:
+def _wait_for_sites(work: _Work, line: Line, least: int) -> None:
+    began, sites, patience = time.monotonic(), len(work.agreed.sites), work.patience
+    missed = missed_sites(read_events(work.events))
+    while (here := line.ask(lambda session: _here(session, missed))) is None or here < sites:
         waited = time.monotonic() - began
         if here is not None and here >= least and waited > patience.sites:
             _log.warning("%d of %d sites are connected; the segment begins without the others.", here, sites)
@@ -245,8 +246,10 @@ def _wait_for_sites(line: Line, sites: int, least: int, patience: Patience) -> N
         time.sleep(_GLANCE)
 
 
-def _sites_here(session: Session) -> int:
-    return len(session.get_connected_client_list())
+def _here(session: Session, missed: Mapping[str, float]) -> int:
+    """Count the sites that are connected: the server names one for a minute after its last sign of life."""
+    clients = session.get_connected_client_list()
+    return sum(float(client.last_connect_time) > missed.get(client.name, 0.0) for client in clients)
 
 
 def _watch(work: _Work, line: Line, segment: Segment, job: _Submitted) -> Mapping[str, Any] | None:

@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {
     "cache": "/cache",
     "bad_images": 0.5,
     "findings.aliases.Oedema": "Edema",
+    "findings.common": ["Edema"],
     "pixels.recipe": "paper",
     "pixels.aspect": "crop",
     "pixels.intensity": "robust",

@@ -65,9 +65,26 @@ class StudySite(_Section):
 
 
 class Findings(_Section):
-    """Names of findings: ``aliases = {spelling: name to compare under}``, on top of the built-in ones."""
+    """Names of findings, and which of them all sites share.
+
+    Attributes
+    ----------
+    aliases
+        ``{spelling: name to compare under}``, on top of the built-in ones.
+    common
+        The findings of a head that all sites share, as ``conventional`` trains it, in any site's spelling; each site
+        must annotate all of them. By default those that every site annotates. Hospitals in houses of their own, which
+        do not see each other's findings, must agree on them here.
+    """
 
     aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    common: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+
+    @field_validator("common")
+    @classmethod
+    def _no_common_finding_twice(cls, common: list[str] | None) -> list[str] | None:
+        _refuse_repeats(common or [])
+        return common
 
 
 class Pixels(_Section):
@@ -119,6 +136,9 @@ class Federation(_Section):
         Number of rounds, and of optimizer steps a site takes in each.
     weighting
         ``equal``: every site counts the same; ``examples``: in proportion to its training images.
+    transfer
+        Precision in which what is shared travels, both ways: ``full``; or ``half``: weights rounded to float16, half
+        the bytes.
     batch_norm
         ``shared``: BatchNorm is averaged with the rest; ``private``: weights and statistics stay at the site.
     finetune, finetune_steps
@@ -149,6 +169,7 @@ class Federation(_Section):
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
     local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     weighting: Literal["equal", "examples"] = "equal"
+    transfer: Literal["full", "half"] = "full"
     batch_norm: Literal["shared", "private"] = "shared"
     finetune: Literal["none", "head", "full"] = "none"
     finetune_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 100

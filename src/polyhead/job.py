@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from polyhead.config import StudyConfig
 from polyhead.errors import DiskError, PolyheadError, RunError
-from polyhead.evaluation import auroc
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.methods import Method
 from polyhead.federation.private_state import load_private
@@ -30,17 +29,27 @@ from polyhead.federation.snapshot import (
     snapshot_files,
 )
 from polyhead.federation.start import build_models, initial_state
+from polyhead.federation.transfer import narrowed
 from polyhead.finished import damage_to_finished, write_finished
 from polyhead.outputs import output_files, write_outputs
 from polyhead.sites import SiteSource, site_for
 from polyhead.stopping import gently
 from polyhead.training.device import Device
 from polyhead.training.model import SiteModel, load_state
-from polyhead.training.predict import predict_split
+from polyhead.validation import validation_auroc
 
-__all__ = ["Job", "run_job"]
+__all__ = ["Job", "RoundTable", "run_job"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RoundTable:
+    """Who writes to ``rounds.csv``: this process, or for several of them a single one, which all of them ask."""
+
+    append: Callable[[Path, str, int, Sequence[RoundRow]], None] = append_rounds
+    trim: Callable[[Path, str, int, int], None] = trim_rounds
+    mend: Callable[[Path, str, int, int], None] = mend_rounds
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,7 @@ class Job:
     key: str
     method: Method
     seed: int
+    table: RoundTable = RoundTable()
 
     @property
     def name(self) -> str:
@@ -86,7 +96,7 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
     outputs = [file for source in sources for file in _outputs(job, source.name)]
     refuse_folders((done, *outputs, *snapshot_files(job.store)))
     if _is_whole(job, done, outputs):
-        mend_rounds(job.run, job.method.name, job.seed, job.study.federation.rounds)
+        job.table.mend(job.run, job.method.name, job.seed, job.study.federation.rounds)
     else:
         _forget(done, outputs)
         _train(job, sources, progress)
@@ -117,14 +127,14 @@ def _forget(done: Path, outputs: Sequence[Path]) -> None:
 
 def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     study, method = job.study, job.method
-    chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings.aliases)
+    chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings)
     sites = [site_for(source, chosen[source.name], study.findings.aliases) for source in sources]
     plan = Plan(job.seed, study.federation, study.training, method.sharing(study.federation))
     models = build_models(sites, study.model, plan.sharing, job.seed, job.device)
     start = load_snapshot(job.store, list(models))
     if start is None:
         start = save_snapshot(initial_state(models, plan.sharing, job.store), job.store)
-    trim_rounds(job.run, method.name, job.seed, start.rounds_done)
+    job.table.trim(job.run, method.name, job.seed, start.rounds_done)
     _say_where(job, start.rounds_done, progress)
     training = [site for site in sites if site.can_train]
     _note_idle_sites(job, sites, start.rounds_done)
@@ -152,7 +162,7 @@ def _note_idle_sites(job: Job, sites: Sequence[Site], rounds_done: int) -> None:
             _log.warning("site %s: %d training images; it takes no part in training.", site.name, len(site.train))
     idle = [RoundRow(0, s.name, math.nan, 0.0, 0, 0, "no training images") for s in sites if not s.can_train]
     if rounds_done == 0 and idle:
-        append_rounds(job.run, job.method.name, job.seed, idle)
+        job.table.append(job.run, job.method.name, job.seed, idle)
 
 
 def _watch(
@@ -164,7 +174,7 @@ def _watch(
     task = progress.add_task(job.name, total=federation.rounds * steps, completed=rounds_done * steps)
 
     def on_round(rows: list[RoundRow], repeated: bool) -> None:
-        append_rounds(job.run, job.method.name, job.seed, rows)
+        job.table.append(job.run, job.method.name, job.seed, rows)
         done = rows[0].round + (0 if repeated else 1)
         progress.update(task, completed=done * steps, description=f"{job.name}, {done} of {federation.rounds} rounds")
 
@@ -172,17 +182,7 @@ def _watch(
         progress.advance(task)
         stop_here()
 
-    return Watch(on_round, on_step, _validation_auroc), lambda: progress.remove_task(task)
-
-
-def _validation_auroc(model: SiteModel, site: Site) -> float | None:
-    scores, labels = predict_split(model, site.val), site.val.labels
-    found = []
-    for column in range(labels.shape[1]):
-        annotated = labels[:, column] == labels[:, column]
-        found.append(auroc(labels[annotated, column].astype(bool), scores[annotated, column]))
-    known = [value for value in found if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else None
+    return Watch(on_round, on_step, validation_auroc), lambda: progress.remove_task(task)
 
 
 def _finish(job: Job, sites: Sequence[Site], models: dict[str, SiteModel], plan: Plan, end: Snapshot) -> None:
@@ -217,7 +217,7 @@ def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapsh
         with gently(_log.warning) as stop_here:
             loss = finetune(site, model, plan, stop_here)
         row = RoundRow(plan.federation.rounds, site.name, loss, time.monotonic() - began, 0, 0, "alone")
-        append_rounds(job.run, job.method.name, job.seed, [row])
+        job.table.append(job.run, job.method.name, job.seed, [row])
         _refuse_diverged(model)
     about = {"method": job.method.name, "seed": job.seed, "site": site.name, "rounds": rounds_done}
     models_to = model_folder(job.run, job.method.name, job.seed, site.name)
@@ -226,17 +226,22 @@ def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapsh
 
 
 def _load_final(job: Job, site: Site, model: SiteModel, end: Snapshot) -> int:
-    """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was."""
+    """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was.
+
+    It is the state as it travels: what a site in a house of its own would get.
+    """
+    transfer = job.study.federation.transfer
     best = end.best.get(site.name)
     if best is None:
         if job.study.federation.select == "best" and site.can_train:
             _log.warning("%s, site %s: has no validation AUROC; it gets the last state.", job.name, site.name)
         own = load_private(job.store.folder, site.name, end.private[site.name])
-        load_state(model, {**end.shared, **own.model})
+        load_state(model, {**narrowed(end.shared, transfer), **own.model})
         return end.rounds_done
     _log.info("%s, site %s: best after %d rounds (%.4f).", job.name, site.name, best.rounds_done, best.auroc)
     own = load_private(job.store.folder, site.name, best.private)
-    load_state(model, {**load_shared(job.store, best.rounds_done, best.shared), **own.model})
+    shared = load_shared(job.store, best.rounds_done, best.shared)
+    load_state(model, {**narrowed(shared, transfer), **own.model})
     return best.rounds_done
 
 

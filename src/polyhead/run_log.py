@@ -135,6 +135,7 @@ def _is_ours(record: logging.LogRecord) -> bool:
 def _lines(record: logging.LogRecord) -> str:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
     message = printable(record.getMessage()).replace("\n", "\\n")
-    trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
+    # As text it comes from another process.
+    trace = record.exc_text or (logging.Formatter().formatException(record.exc_info) if record.exc_info else "")
     below = [f"    {line}\n" for line in printable(trace).split("\n") if line]
     return "".join([f"{moment} {record.levelname} {message}\n", *below])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -13,12 +14,13 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from polyhead.atomic import write_atomically
+from polyhead.atomic import remove_leftovers, write_atomically
 from polyhead.config import Federation, StudyConfig
 from polyhead.environment import keep_environment, keep_inputs, keep_sources
 from polyhead.errors import StudyError
 from polyhead.evaluation import evaluate_run
 from polyhead.federation.methods import Method, choose_methods
+from polyhead.federation.rounds import sort_rounds
 from polyhead.federation.run_dir import Opened, open_run
 from polyhead.federation.start import check_model
 from polyhead.findings import check_aliases, match_findings
@@ -29,15 +31,23 @@ from polyhead.report import write_report
 from polyhead.run_log import log_to
 from polyhead.sites import SiteSource, count_labels, open_site, read_site, warn_about_labels
 from polyhead.study_file import load_study
-from polyhead.summary import print_summary
-from polyhead.training.device import Device, describe_device, resolve_device
+from polyhead.summary import print_gains, print_summary
+from polyhead.training.device import Device, describe_device, resolve_device, threads_in_use, use_threads
+from polyhead.workers import run_jobs, wait_for_orphans
 
 __all__ = ["run_study"]
 
 _log = logging.getLogger(__name__)
 
 
-def run_study(study_file: Path, out: Path, console: Console, restart: bool = False) -> Path:
+def run_study(
+    study_file: Path,
+    out: Path,
+    console: Console,
+    restart: bool = False,
+    jobs: int = 1,
+    threads: int | None = None,
+) -> Path:
     """Run a study, or go on with it, and write everything to a run directory.
 
     Everything that can be refused is refused before the first image is read.
@@ -46,6 +56,10 @@ def run_study(study_file: Path, out: Path, console: Console, restart: bool = Fal
     ----------
     restart
         Begin anew; what `out` holds is kept beside it under another name.
+    jobs
+        How many methods and seeds are trained at a time, at least 1: more take as many processes. Results are the same.
+    threads
+        CPU threads of each training, at least 1; by default as PyTorch chooses. The last bits of results depend on it.
 
     Returns
     -------
@@ -57,18 +71,23 @@ def run_study(study_file: Path, out: Path, console: Console, restart: bool = Fal
     PolyheadError
         With the site, file or key that is at fault.
     """
+    if threads is not None:
+        use_threads(threads)
     study = load_study(study_file)
     device = resolve_device(study.training.device)
     manifests = {site.name: read_site(site) for site in study.site}
     findings = {name: manifest.findings for name, manifest in manifests.items()}
     check_aliases(findings, study.findings.aliases)
-    methods = choose_methods(study.methods, findings, study.findings.aliases)
+    methods = choose_methods(study.methods, findings, study.findings)
     _check_training_sites(manifests, study.federation)
     check_model(study.model)
     console.print(f"Device: {describe_device(device)['device']}")
     _print_matches(findings, study, console)
     with open_run(out, study_file, restart) as opened, log_to(out / "run.log"):
         _say_how_it_begins(out, opened, console)
+        if opened.unfinished:
+            wait_for_orphans(out)
+            remove_leftovers(out)
         keep_inputs(out / "inputs.json", study, manifests)
         keep_sources(out / "sources.json", study)
         keep_environment(out / "environment.json", study, device)
@@ -77,14 +96,14 @@ def run_study(study_file: Path, out: Path, console: Console, restart: bool = Fal
             counts = count_labels(sources, study.findings.aliases)
             warn_about_labels(counts)
             write_atomically(out / "sites.csv", counts.write_csv())
-            for job in _jobs(study, out, device, methods):
-                run_job(job, sources, progress)
+            _train(_jobs(study, out, device, methods), sources, jobs, progress)
         with console.status("Resampling patients for intervals and p-values"):
             evaluate_run(out, study.evaluation.replicates, [method.name for method in methods])
         with console.status("Drawing the report"):
             report = write_report(out)
         _log.info("finished.")
     print_summary(out, console)
+    print_gains(out, console)
     console.print(f"Report: {report}", markup=False, highlight=False, soft_wrap=True)
     return report
 
@@ -105,6 +124,26 @@ def _say_how_it_begins(out: Path, opened: Opened, console: Console) -> None:
     if opened.unfinished:
         _log.warning("%s", opened.unfinished)
     _log.info("going on." if opened.known else "begun.")
+
+
+def _train(jobs: Sequence[Job], sources: Sequence[SiteSource], at_a_time: int, progress: Progress) -> None:
+    if at_a_time > 1 and len(jobs) > 1:
+        _warn_of_crowding(min(at_a_time, len(jobs)), threads_in_use())
+        run_jobs(jobs, at_a_time, threads_in_use(), progress)
+    else:
+        for job in jobs:
+            run_job(job, sources, progress)
+    sort_rounds(jobs[0].run, [(job.method.name, job.seed) for job in jobs])
+
+
+def _warn_of_crowding(jobs: int, threads: int) -> None:
+    cores = os.cpu_count() or 1
+    if jobs * threads > cores:
+        _log.warning(
+            "%d trainings at a time of %d threads each are too many for %d cores: they slow each other down. "
+            "Better: --threads %d; the last bits of results depend on it.",
+            *(jobs, threads, cores, max(1, cores // jobs)),
+        )
 
 
 def _jobs(study: StudyConfig, run: Path, device: Device, methods: Sequence[Method]) -> list[Job]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyhead.errors import RunError
-from polyhead.federation.rounds import RoundRow, append_rounds, trim_rounds
+from polyhead.federation.rounds import RoundRow, append_rounds, sort_rounds, trim_rounds
 
 OLD = b"method,seed,round,site,loss,seconds,bytes_up,bytes_down,status\n"
 NEW = OLD[:-1] + b",validation\n"
@@ -38,6 +38,15 @@ def test_rounds_that_will_be_done_again_are_dropped(tmp_path: Path) -> None:
     assert rows_of(tmp_path) == [("ffl", "0", "0"), ("ffl", "1", "1"), ("local", "0", "1")]
     trim_rounds(tmp_path, "ffl", 0, 0)
     assert rows_of(tmp_path) == [("ffl", "1", "1"), ("local", "0", "1")]
+
+
+def test_rows_of_federations_trained_at_a_time_are_put_into_their_order(tmp_path: Path) -> None:
+    for method, seed, round_ in (("ffl", 1, 0), ("local", 0, 0), ("old", 0, 0), ("ffl", 0, 0), ("ffl", 1, 1)):
+        append_rounds(tmp_path, method, seed, [row(round_, "b"), row(round_, "a")])
+    sort_rounds(tmp_path, [("local", 0), ("ffl", 0), ("ffl", 1)])
+    order = [("local", "0", "0"), ("ffl", "0", "0"), ("ffl", "1", "0"), ("ffl", "1", "1"), ("old", "0", "0")]
+    assert rows_of(tmp_path) == [one for one in order for _ in "ba"]
+    assert [line["site"] for line in lines_of(tmp_path)] == ["b", "a"] * 5
 
 
 def test_the_rows_of_a_round_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

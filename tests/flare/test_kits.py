@@ -111,6 +111,16 @@ def test_only_its_owner_can_look_into_a_kit(kits: Kits) -> None:
         assert kit.stat().st_mode & 0o077 == 0
 
 
+def test_server_and_sites_hold_the_initial_weights_for_reading_alone(tmp_path: Path) -> None:
+    (tmp_path / "start").write_bytes(b"weights")
+    made = provision(tmp_path / "kits", "{}", ["a"], Server("localhost", 8002, 8003), ADMIN, weights=tmp_path / "start")
+    for kit in (made.server, made.sites["a"]):
+        file = kit / "local" / "weights.safetensors"
+        assert file.read_bytes() == b"weights"
+        assert file.stat().st_mode & 0o777 == 0o400
+    assert not (made.admin / "local" / "weights.safetensors").exists()
+
+
 def test_keys_are_never_overwritten(kits: Kits) -> None:
     with pytest.raises(RunError, match="never overwritten"):
         provision(kits.server.parent, "{}", ["a"], Server("localhost", 8002, 8003), ADMIN)

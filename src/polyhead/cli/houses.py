@@ -83,7 +83,7 @@ def _check_data(study: "StudyConfig", source: Path) -> None:
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total, visible=done < total)
 
-        result = check_settings(study, source, Reading(progress=told))
+        result = check_settings(study, source, Reading(progress=told), whole=False)
     show(result, console)
     if not result.sound:
         raise RunError(f"{source}: the data has errors, shown above. Mend them, then join again.")
@@ -91,7 +91,7 @@ def _check_data(study: "StudyConfig", source: Path) -> None:
 
 def _show_leaving(name: str, agreed: "Agreed", policy: str) -> None:
     """Show everything that a person has to agree to."""
-    from polyhead.deployment.leaving import what_leaves
+    from polyhead.deployment.leaving import heads_that_leave, what_leaves
 
     table = Table("Method", "Tensors a round", "Size", title=f"\nWhat will leave {name}", title_justify="left")
     for leaving in what_leaves(agreed):
@@ -99,7 +99,11 @@ def _show_leaving(name: str, agreed: "Agreed", policy: str) -> None:
     console.print(table)
     say("Each round also: the number of training images, and the mean training loss. If a round fails, its cause.")
     say(policy)
-    say("Never: images, labels, patients, paths, predictions, and the heads.")
+    heads = heads_that_leave(agreed)
+    for method, findings in heads.items():
+        say(f"The head of {method} is among its tensors; its findings, as agreed: {', '.join(findings)}.")
+    others = "all other heads" if heads else "the heads"
+    say(f"Never: images, labels, patients, paths, predictions, and {others}.")
     say(f"Agreement {agreed.sha256}")
     say("Compare it with the other hospitals: all must see the same.")
 

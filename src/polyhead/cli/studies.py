@@ -27,12 +27,19 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Start anew; what is there is kept beside it, renamed.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option(help="Methods and seeds trained at a time, each in a process; results are the same.", min=1)
+    ] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads of each training; by default PyTorch's choice. Results depend on it.", min=1),
+    ] = None,
 ) -> None:
     """Train every method with every seed of a study, then evaluate and write the report."""
     from polyhead.study import run_study
 
     with resumable():
-        run_study(study, out, console, restart=restart)
+        run_study(study, out, console, restart=restart, jobs=jobs, threads=threads)
 
 
 def evaluate(

@@ -13,7 +13,7 @@ from polyhead.errors import RunError
 from polyhead.limited_file import read_limited
 from polyhead.printable import printable
 
-__all__ = ["RoundRow", "append_rounds", "mend_rounds", "trim_rounds"]
+__all__ = ["RoundRow", "append_rounds", "mend_rounds", "sort_rounds", "trim_rounds"]
 
 _log = logging.getLogger(__name__)
 _MOST_BYTES = 2**30  # some ten million rows
@@ -99,6 +99,21 @@ def mend_rounds(run: Path, method: str, seed: int, rounds: int) -> None:
     _mend(run, (method, str(seed)), rounds, lambda _: True)
 
 
+def sort_rounds(run: Path, federations: Sequence[tuple[str, int]]) -> None:
+    """Bring the rows into the order of federations, (method, seed), whichever were trained at the same time.
+
+    Rows of one federation keep their order; those of others come last.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged, with the line and what to do.
+    """
+    ranks = {(method, str(seed)): rank for rank, (method, seed) in enumerate(federations)}
+    rows = _read(run / "rounds.csv")
+    _replace(run / "rounds.csv", sorted(rows, key=lambda row: ranks.get((row["method"], row["seed"]), len(ranks))))
+
+
 def _mend(run: Path, federation: tuple[str, str], rounds_done: int, is_kept: Callable[[int], bool]) -> None:
     file = run / "rounds.csv"
     rows = _read(file) if os.path.lexists(file) else []
@@ -109,9 +124,14 @@ def _mend(run: Path, federation: tuple[str, str], rounds_done: int, is_kept: Cal
             *(file, *federation),
         )
     kept = [row for row in rows if (row["method"], row["seed"]) != federation or is_kept(int(row["round"]))]
+    _replace(file, kept)
+
+
+def _replace(file: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Write the whole file, if that changes it."""
     text, writer = _writer()
     writer.writeheader()
-    writer.writerows(kept)
+    writer.writerows(rows)
     # A link is replaced, so that no later row goes to where it leads.
     if file.is_symlink() or not file.exists() or file.read_bytes() != text.getvalue().encode():
         write_atomically(file, text.getvalue())

@@ -9,6 +9,7 @@ from polyhead.config import Federation, Training
 from polyhead.errors import UpdateError
 from polyhead.federation.private_state import PrivateState
 from polyhead.federation.sharing import Sharing, shared_names
+from polyhead.federation.transfer import narrowed
 from polyhead.federation.update import SiteUpdate
 from polyhead.printable import printable
 from polyhead.training.dataset import SplitData
@@ -67,6 +68,8 @@ def site_round(
 ) -> tuple[SiteUpdate, PrivateState]:
     """Take part in one round: load what is shared and what is private, train, part the two again.
 
+    A site that begins late warms its private head first; see `_begins_late`.
+
     Parameters
     ----------
     model
@@ -83,18 +86,21 @@ def site_round(
     Returns
     -------
     SiteUpdate
-        Everything that leaves the site. On a CPU its tensors are the model's own, not copies: average or send it before
-        the model is used again.
+        Everything that leaves the site, as it travels. On a CPU its tensors may be the model's own, not copies: average
+        or send it before the model is used again.
     PrivateState
         Everything that does not.
 
     Raises
     ------
     UpdateError
-        If the server asks for anything but what this site's own study shares, such as the head.
+        If the server asks for anything but what this site's own study shares, such as the head; or a weight has grown
+        beyond what can travel.
     """
     _refuse_strangers(shared, shared_names(model, plan.sharing))
     load_state(model, {**shared, **private.model})
+    if _begins_late(plan, round_, private):
+        _warm_up(site, model, plan, on_step)
     steps = plan.federation.local_steps
     loss, optimizer = train_locally(
         model,
@@ -105,8 +111,26 @@ def site_round(
         on_step,
     )
     state = model.state_dict()
-    update = SiteUpdate(site.name, round_, len(site.train), loss, {name: state.pop(name).cpu() for name in shared})
-    return update, PrivateState(copy_state(state), optimizer if plan.training.optimizer_state == "keep" else {})
+    sent = narrowed({name: state.pop(name).cpu() for name in shared}, plan.federation.transfer)
+    update = SiteUpdate(site.name, round_, len(site.train), loss, sent)
+    kept = optimizer if plan.training.optimizer_state == "keep" else {}
+    return update, PrivateState(copy_state(state), kept, round_ + 1)
+
+
+def _begins_late(plan: Plan, round_: int, private: PrivateState) -> bool:
+    """Tell whether a site's private head is still the one it begins with, on a backbone that others have trained.
+
+    Its first gradients would pull the backbone towards a head of random numbers. A shared head is trained as far as the
+    backbone, and where nothing is shared nobody is late.
+    """
+    return round_ > 0 and private.rounds_done == 0 and plan.sharing.backbone and not plan.sharing.head
+
+
+def _warm_up(site: Site, model: SiteModel, plan: Plan, on_step: Callable[[], None] | None) -> None:
+    """Train the head alone for a round's number of steps, with an optimizer, schedule and chance of its own."""
+    steps = plan.federation.local_steps
+    stretch = Stretch(0, steps, steps, (plan.seed, site.name, "warm-up"), head_only=True)
+    train_locally(model, site.train, plan.training, stretch, {}, on_step)
 
 
 def _refuse_strangers(asked: Mapping[str, torch.Tensor], allowed: frozenset[str]) -> None:

@@ -18,18 +18,21 @@ from nvflare.lighter.impl.workspace import WorkspaceBuilder
 from nvflare.lighter.provisioner import Provisioner
 
 from polyhead.atomic import write_atomically
-from polyhead.errors import RunError
+from polyhead.deployment.weights import WEIGHTS
+from polyhead.errors import RunError, WeightsError
 from polyhead.flare.controller import FederationController
 from polyhead.flare.executor import FederationExecutor
 from polyhead.flare.gate import Gate
 from polyhead.flare.inner import SETTINGS
 from polyhead.flare.jobs import path_of
 from polyhead.flare.layout import AGREEMENT, local_folder
+from polyhead.limited_file import read_limited
 
 __all__ = ["Kits", "Server", "provision", "settle"]
 
 _ORGANIZATION = "federation"
 _PROJECT = "polyhead"
+_MOST_WEIGHTS = 2**34
 # Nobody ships code, runs shell commands, or starts another's job again.
 _COORDINATOR = {
     **dict.fromkeys(("submit_job", "manage_job", "download_job", "view", "operate"), "any"),
@@ -59,7 +62,9 @@ class Kits:
     admin_name: str
 
 
-def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, admin: str) -> Kits:
+def provision(
+    out: Path, agreement: str, sites: Sequence[str], server: Server, admin: str, weights: Path | None = None
+) -> Kits:
     """Make the kits of a federation.
 
     Parameters
@@ -71,11 +76,15 @@ def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, a
         See `polyhead.deployment.agreed.agreement_of`.
     admin
         The coordinator's name, such as an e-mail address.
+    weights
+        The agreement's initial weights. Server and sites get a copy: what stays at a site begins with them, too.
 
     Raises
     ------
     RunError
         If the folder is there, or the engine cannot make the kits.
+    WeightsError
+        If the weights cannot be read.
     """
     if out.exists():
         raise RunError(
@@ -99,6 +108,10 @@ def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, a
     _close_server(kits.server, agreement)
     for kit in kits.sites.values():
         _close_site(kit, agreement)
+    if weights:
+        raw = read_limited(weights, WeightsError, _MOST_WEIGHTS)
+        for kit in (kits.server, *kits.sites.values()):
+            write_atomically(local_folder(kit) / WEIGHTS, raw, mode=0o400)
     return kits
 
 

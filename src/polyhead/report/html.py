@@ -7,6 +7,7 @@ import jinja2
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
 from polyhead.report.figures import auroc_figures, forest_figures, roc_figures, training_figures
+from polyhead.report.gain import gained_over, gains
 from polyhead.report.load import RunTables, load_run
 from polyhead.report.plots import method_styles
 from polyhead.report.settings import environment_rows, setting_rows, source_rows
@@ -20,7 +21,7 @@ from polyhead.report.views import (
     seed_table,
     split_sizes,
 )
-from polyhead.report.wording import METHODS, compared, headlines, quantity, verdicts
+from polyhead.report.wording import METHODS, compared, headlines, quantity
 
 __all__ = ["write_report"]
 
@@ -34,7 +35,8 @@ def write_report(run: Path) -> Path:
     ----------
     run
         A run directory with ``study.toml``, ``environment.json``, ``sites.csv``, ``rounds.csv``, ``metrics.csv``,
-        ``comparisons.csv`` (if there is more than one method) and the predictions for the test patients.
+        ``comparisons.csv`` (if there is more than one method) and, unless the hospitals keep them at home, the
+        predictions for the test patients.
 
     Returns
     -------
@@ -74,7 +76,8 @@ def _summary(run: RunTables) -> dict[str, object]:
         "subject": subject,
         "references": references,
         "headlines": headlines(run),
-        "verdicts": verdicts(run),
+        "gains": gains(run),
+        "gains_over": gained_over(run),
         "descriptions": METHODS,
         "styles": method_styles(run.methods),
     }

@@ -12,7 +12,7 @@ from polyhead.predictions import read_predictions
 from polyhead.report.load import RunTables
 from polyhead.report.plots import Curve
 
-__all__ = ["roc_curves"]
+__all__ = ["read_annotated", "roc_curves"]
 
 # Dense where curves are steep: near a specificity of 1.
 _FALSE_POSITIVE_RATES = np.linspace(0, 1, 101) ** 1.5
@@ -31,7 +31,9 @@ def roc_curves(run: RunTables, site: str) -> dict[str, list[Curve]]:
     """
     curves: dict[str, list[Curve]] = {finding: [] for finding in run.findings[site]}
     for method in run.methods:
-        tables = [_read(run.folder, method, seed, site) for seed in run.seeds if _evaluated(run, method, seed, site)]
+        tables = [
+            read_annotated(run.folder, method, seed, site) for seed in run.seeds if _evaluated(run, method, seed, site)
+        ]
         for finding, drawn in curves.items():
             rates = [rate for table in tables if (rate := _sensitivities(table, finding)) is not None]
             if rates:
@@ -43,7 +45,14 @@ def _evaluated(run: RunTables, method: str, seed: str, site: str) -> bool:
     return any(run.metric(method, seed, site, finding, "auroc") for finding in run.findings[site])
 
 
-def _read(folder: Path, method: str, seed: str, site: str) -> pl.DataFrame:
+def read_annotated(folder: Path, method: str, seed: str, site: str) -> pl.DataFrame:
+    """Read the predictions for a site's annotated test images.
+
+    Raises
+    ------
+    RunError
+        They are missing.
+    """
     path = folder / "predictions" / method / f"seed-{seed}" / site / "test.parquet"
     if not path.is_file():
         raise RunError(f"{path}: missing. Make it: polyhead run STUDY.toml --out {folder}")

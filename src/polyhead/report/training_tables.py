@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from polyhead.report.load import RunTables
-from polyhead.report.wording import NOT_AVAILABLE, number, whole
+from polyhead.report.wording import duration, number, size, whole
 
 __all__ = ["setback_table", "traffic_table"]
 
@@ -34,9 +34,9 @@ def _traffic(rows: pl.DataFrame, federated: int) -> Row:
     return {
         "rounds": whole(rounds.n_unique(["seed", "round"])),
         "seconds": number(_mean(rounds["seconds"]), 2),
-        "total": _duration(float(rows["seconds"].sort().sum())),
-        "up": _bytes(_mean(rounds["bytes_up"])),
-        "down": _bytes(_mean(rounds["bytes_down"])),
+        "total": duration(float(rows["seconds"].sort().sum())),
+        "up": size(_mean(rounds["bytes_up"])),
+        "down": size(_mean(rounds["bytes_down"])),
         "troubles": ", ".join(f"{count} {kind}" for kind, count in sorted(troubles.rows())) or "none",
     }
 
@@ -58,22 +58,3 @@ def setback_table(run: RunTables) -> list[Row]:
 def _mean(values: pl.Series) -> float | None:
     mean = values.mean()
     return float(mean) if isinstance(mean, int | float) else None
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.1f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def _bytes(count: float | None) -> str:
-    if count is None:
-        return NOT_AVAILABLE
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} bytes" if count else "0"

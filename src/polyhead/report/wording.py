@@ -1,8 +1,6 @@
 """Numbers and findings of a study in plain words; gains, losses and nulls in the same form."""
 
-from collections.abc import Sequence
-
-from polyhead.report.load import MEAN, OVERALL, Comparison, Estimate, RunTables
+from polyhead.report.load import MEAN, Comparison, Estimate, RunTables
 
 __all__ = [
     "METHODS",
@@ -10,14 +8,17 @@ __all__ = [
     "compared",
     "difference",
     "directions",
+    "duration",
+    "evidence",
     "finding_verdict",
     "headlines",
     "interval",
     "number",
     "p_value",
     "quantity",
+    "size",
+    "unsaid",
     "verdict",
-    "verdicts",
     "whole",
 ]
 
@@ -65,6 +66,25 @@ def interval(estimate: Estimate | Comparison) -> str:
     return f"{show(value)} ({show(estimate.low)} to {show(estimate.high)})"
 
 
+def duration(seconds: float | None) -> str:
+    """Return a time in seconds, minutes or hours."""
+    if seconds is None:
+        return NOT_AVAILABLE
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float | None) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    if count is None:
+        return NOT_AVAILABLE
+    for unit, of in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= of:
+            return f"{count / of:.1f} {unit}"
+    return f"{count:.0f} bytes" if count else "0"
+
+
 def p_value(p: float | None) -> str:
     """Return a rounded p-value; never zero."""
     return "<0.001" if p is not None and p < 0.0005 else number(p)
@@ -86,6 +106,17 @@ def finding_verdict(comparison: Comparison) -> str:
     """
     significant = comparison.p_holm is not None and comparison.p_holm < 0.05
     return verdict(comparison) if significant or verdict(comparison) == "not compared" else "cannot tell"
+
+
+def evidence(comparison: Comparison | None, tested: str) -> str:
+    """Return the verdict on one mean; where the data cannot tell, with `tested`: on how many it was looked for."""
+    word = verdict(comparison)
+    return f"{word} with n = {tested}" if word == "cannot tell" and tested else word
+
+
+def unsaid(reason: str) -> str:
+    """Return what stands in a verdict's place where there can be none."""
+    return f"nothing can be said: {reason}"
 
 
 def compared(run: RunTables) -> tuple[str, tuple[str, ...]]:
@@ -120,40 +151,3 @@ def _headline(run: RunTables, subject: str, reference: str) -> str:
         f"of {quantity(len(words), 'hospital')} and loses at {words.count('loses')}; "
         f"at {words.count('cannot tell')} the data cannot tell."
     )
-
-
-def verdicts(run: RunTables) -> list[dict[str, object]]:
-    """Return, for each site, a verdict on each comparison of its mean over findings."""
-    subject, references = compared(run)
-    return [
-        {
-            "site": site,
-            "patients": quantity(_patients(run, subject, site), "test patient"),
-            "results": [_result(run, subject, reference, site) for reference in references],
-        }
-        for site in run.sites
-    ]
-
-
-def _result(run: RunTables, subject: str, reference: str, site: str) -> dict[str, str]:
-    comparison = run.comparisons.get((subject, reference, site, MEAN))
-    against = METHODS.get(reference, reference)
-    if comparison is None or comparison.difference is None:
-        detail = "no results are here" if site in run.silent else "no finding that both methods predict"
-        return {"against": against, "verdict": "not compared", "detail": detail}
-    return {
-        "against": against,
-        "verdict": verdict(comparison),
-        "detail": f"{interval(comparison)}; p\xa0{_equals(p_value(comparison.p))}",
-    }
-
-
-def _equals(p: str) -> str:
-    return f"<\xa0{p[1:]}" if p.startswith("<") else f"=\xa0{p}"
-
-
-def _patients(run: RunTables, method: str, site: str) -> float | None:
-    estimates: Sequence[Estimate | None] = [
-        run.metric(method, OVERALL, site, finding, "auroc") for finding in (MEAN, *run.findings[site])
-    ]
-    return max((one.patients for one in estimates if one and one.patients is not None), default=None)

@@ -6,7 +6,7 @@ import torch
 
 from polyhead.errors import StudyError
 
-__all__ = ["Device", "describe_device", "resolve_device"]
+__all__ = ["Device", "describe_device", "resolve_device", "threads_in_use", "use_threads"]
 
 Device = torch.device
 
@@ -39,3 +39,13 @@ def describe_device(device: Device) -> dict[str, Any]:
     """Return the device's name and the number of CPU threads, for the record of a run."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"device": name, "threads": torch.get_num_threads()}
+
+
+def threads_in_use() -> int:
+    """Return how many CPU threads one computation of this process takes."""
+    return torch.get_num_threads()
+
+
+def use_threads(count: int) -> None:
+    """Let computations of this process take so many CPU threads, at least 1; the last bits of results depend on it."""
+    torch.set_num_threads(count)

@@ -1,0 +1,126 @@
+"""Several jobs at a time leave what one after the other leaves, and whatever happens, nothing is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY_SETTINGS, write_two_sites
+from tests.test_kill import contents
+
+SETTINGS = TINY_SETTINGS.replace("rounds = 2", "rounds = 3").replace("local_steps = 1", "local_steps = 2")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workers")
+    sites = write_two_sites(folder, 16, 12, 16)
+    (folder / "study.toml").write_text(f'name = "several"\nmethods = ["local", "ffl"]\n{sites}{SETTINGS}')
+    return folder / "study.toml"
+
+
+def started(study: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    code = "from polyhead import cli, environment; environment._commit = lambda: None; cli.main()"
+    command = [sys.executable, "-c", code, "run", str(study), "--out", str(out), "--threads", "1", *options]
+    environment = {**os.environ, "COLUMNS": "1000"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finished(study: Path, out: Path, *options: str) -> tuple[int, str]:
+    process = started(study, out, *options)
+    _, said = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def one_by_one(study: Path) -> Path:
+    out = study.parent / "one-by-one"
+    assert finished(study, out) == (0, "")
+    return out
+
+
+def wait_for(file: Path, process: "subprocess.Popen[str]") -> None:
+    ends = time.monotonic() + 240
+    while not file.exists():
+        assert time.monotonic() < ends
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_jobs_at_a_time_leave_the_bytes_of_one_after_the_other(study: Path, one_by_one: Path) -> None:
+    out = study.parent / "both"
+    assert finished(study, out, "--jobs", "2") == (0, "")
+    log = (out / "run.log").read_text()
+    # Both were begun before either had ended.
+    assert log.index("ffl, seed 0: 0 of 3 rounds are done") > 0
+    assert log.index("local, seed 0: 0 of 3 rounds are done") > 0
+    assert contents(out) == contents(one_by_one)
+    # Of the same jobs that are done already nothing changes.
+    assert finished(study, out, "--jobs", "2") == (0, "")
+    assert contents(out) == contents(one_by_one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [("--jobs", "2"), ()])
+def test_killed_with_all_its_processes_or_alone_it_goes_on(
+    study: Path, one_by_one: Path, then: tuple[str, ...]
+) -> None:
+    """Those whose parent is killed end by themselves, and what comes after them waits for that."""
+    out = study.parent / f"killed-{len(then)}"
+    process = started(study, out, "--jobs", "2")
+    wait_for(out / "state/ffl/seed-0/round-1.json", process)
+    process.kill()
+    process.communicate()
+    assert finished(study, out, *then)[0] == 0
+    assert contents(out) == contents(one_by_one)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_each_after_its_step_and_the_same_command_goes_on(study: Path, one_by_one: Path) -> None:
+    out = study.parent / "stopped"
+    process = started(study, out, "--jobs", "2")
+    wait_for(out / "state/ffl/seed-0/round-1.json", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 130
+    first, last = said.splitlines()
+    assert "stopping each training after its step; again to stop at once" in first
+    assert last == "interrupted; the same command goes on where it stopped."
+    assert (out / "run.log").read_text().endswith("ERROR stopped by a signal.\n")
+    assert finished(study, out, "--jobs", "2")[0] == 0
+    assert contents(out) == contents(one_by_one)
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_is_named_and_what_the_others_did_stays(study: Path, one_by_one: Path) -> None:
+    out = study.parent / "failed"
+    (out / "state/local/seed-0/done.json").mkdir(parents=True)
+    (out / "study.toml").write_bytes(study.read_bytes())
+    status, said = finished(study, out, "--jobs", "2")
+    assert (status, said.count("\n")) == (1, 1)
+    assert said.startswith(
+        f"error: local, seed 0: {out}/state/local/seed-0/done.json: is a folder, where a file belongs"
+    )
+    whole = contents(one_by_one)
+    results = {name: raw for name, raw in whole.items() if "/ffl/" in name}
+    assert len(results) == 11
+    assert {name: raw for name, raw in contents(out).items() if "/ffl/" in name} == results
+    (out / "state/local/seed-0/done.json").rmdir()
+    assert finished(study, out, "--jobs", "2")[0] == 0
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--threads"])
+@pytest.mark.parametrize("count", ["0", "-2"])
+def test_none_at_a_time_is_refused(study: Path, tmp_path: Path, option: str, count: str) -> None:
+    process = started(study, tmp_path / "run", option, count)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert option in said
+    assert "Invalid value" in said
+    assert not (tmp_path / "run").exists()

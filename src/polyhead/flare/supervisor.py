@@ -171,7 +171,8 @@ def run_federation(
     Raises
     ------
     RunError
-        If a segment failed for a reason that another would not mend, or three in a row came to nothing.
+        If a segment failed for a reason that another would not mend, or three in a row came to nothing; if the server
+        does not answer, for longer than the patience with it.
     """
     events = store_of(agreed, post.states, method, seed).folder / EVENTS
     work = _Work(post, agreed, patience, events, {"method": method, "seed": seed}, tell)

@@ -7,14 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
-    "Augmentation",
-    "Evaluation",
-    "Federation",
-    "Findings",
-    "Model",
-    "Pixels",
-    "StudyConfig",
-    "StudySite",
+    *("Augmentation", "Evaluation", "Federation", "Findings", "Model", "Pixels", "Privacy", "StudyConfig", "StudySite"),
     "Training",
 ]
 
@@ -102,12 +95,16 @@ class Model(_Section):
         Side of the square input in pixels.
     weights
         Initial backbone as safetensors; by default random.
+    norm
+        ``batch``: the network's own BatchNorm layers; ``group``: GroupNorm in their place, with which no image of a
+        batch changes what comes of another.
     """
 
     backbone: str = "resnet18"
     width: Annotated[float, Field(ge=0.0625, le=4)] = 1.0
     image_size: Annotated[int, Field(ge=32, le=2048)] = 224
     weights: FilePath | None = None
+    norm: Literal["batch", "group"] = "batch"
 
 
 class Federation(_Section):
@@ -222,6 +219,24 @@ class Training(_Section):
     augment: Augmentation = Augmentation()
 
 
+class Privacy(_Section):
+    """Differential privacy of what a site sends while it trains; see docs/privacy.md.
+
+    Attributes
+    ----------
+    noise
+        Standard deviation of the noise in units of `clip`; 0: no privacy of this kind.
+    clip
+        Largest Euclidean norm of one patient's gradient.
+    delta
+        The probability for which the bound epsilon need not hold; far below 1 / patients.
+    """
+
+    noise: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    clip: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
+
+
 class Evaluation(_Section):
     """Statistics: number of bootstrap replicates over patients."""
 
@@ -250,6 +265,7 @@ class StudyConfig(_Section):
     model: Model = Model()
     federation: Federation = Federation()
     training: Training = Training()
+    privacy: Privacy = Privacy()
     evaluation: Evaluation = Evaluation()
 
     @field_validator("seeds", "methods", "site")
@@ -258,6 +274,20 @@ class StudyConfig(_Section):
         # Folders of a run must differ on file systems that ignore case.
         _refuse_repeats([str(getattr(value, "name", value)).casefold() for value in values])
         return values
+
+    @model_validator(mode="after")
+    def _nothing_leaves_beside_the_noise(self) -> Self:
+        if self.privacy.noise and self.model.norm == "batch":
+            raise ValueError(
+                "key 'privacy.noise' does not go with BatchNorm, which mixes the images of patients; set norm = "
+                "'group' under [model]"
+            )
+        if self.privacy.noise and self.federation.weighting == "examples":
+            raise ValueError(
+                "key 'privacy.noise' does not go with weighting = 'examples', for which sites would send how many "
+                "images they have; set weighting = 'equal' under [federation]"
+            )
+        return self
 
 
 def _refuse_repeats(names: list[str]) -> None:

@@ -31,6 +31,7 @@ def join(
         from polyhead.flare.foreground import take_part
         from polyhead.flare.preflight import open_kit
     from polyhead.deployment.agreed import study_at
+    from polyhead.deployment.budget import limit_in
     from polyhead.deployment.release import policy_in, policy_words
     from polyhead.errors import StudyError
     from polyhead.toml_file import read_toml
@@ -41,6 +42,7 @@ def join(
     study = study_at(opened.agreed, opened.name, own, site.parent, str(site))
     _check_data(study, site)
     _show_leaving(opened.name, opened.agreed, policy_words(policy_in(own, str(site))))
+    _show_cost(opened.agreed, study, limit_in(own, opened.agreed.privacy, str(site)))
     _ask(yes)
     _keep_settings(kit, own, site)
     with stoppable():
@@ -51,7 +53,8 @@ def join(
 def audit(kit: Annotated[Path, typer.Argument(help="The site's kit.", metavar="KIT")]) -> None:
     """Verify a site's record of every message out and in, and sum it up; exit code 1 if a line was changed."""
     from polyhead.deployment.audit import verify
-    from polyhead.flare.layout import AUDIT
+    from polyhead.deployment.budget import spent
+    from polyhead.flare.layout import AUDIT, STATES
 
     file = kit / AUDIT
     if not file.is_file():
@@ -64,6 +67,9 @@ def audit(kit: Annotated[Path, typer.Argument(help="The site's kit.", metavar="K
     console.print(table)
     say(f"Hash of the last line: {found.last}")
     say("Keep it elsewhere, on paper or at a colleague's: who changes the record cannot keep this hash.")
+    if (answered := spent(kit / STATES)) is not None:
+        of = f"{answered.questions:,} rounds, {answered.steps:,} steps"
+        say(f"Privacy spent: epsilon {answered.epsilon:.2f} at delta {answered.delta:g} ({of}).")
 
 
 def _check_data(study: "StudyConfig", source: Path) -> None:
@@ -94,11 +100,30 @@ def _show_leaving(name: str, agreed: "Agreed", policy: str) -> None:
     for leaving in what_leaves(agreed):
         table.add_row(Text(leaving.method), f"{leaving.tensors}", f"{leaving.bytes / 1e6:,.2f} MB")
     console.print(table)
-    say("Each round also: the number of training images, and the mean training loss. If a round fails, its cause.")
+    if agreed.privacy.noise:
+        say("Each round with noise in it; neither the number of images nor a loss. If a round fails, its cause.")
+    else:
+        say("Each round also: the number of training images, and the mean training loss. If a round fails, its cause.")
     say(policy)
     say("Never: images, labels, patients, paths, predictions, and the heads.")
     say(f"Agreement {agreed.sha256}")
     say("Compare it with the other hospitals: all must see the same.")
+
+
+def _show_cost(agreed: "Agreed", study: "StudyConfig", limit: float | None) -> None:
+    """Show what the study costs this site's patients, and whether its own limit lets it take part to the end."""
+    from polyhead.deployment.leaving import what_it_costs
+    from polyhead.sites import read_site
+
+    patients = read_site(study.site[0]).split("train")["patient_id"].n_unique()
+    cost = what_it_costs(agreed, patients, limit)
+    if cost is None:
+        return
+    say(f"Privacy of its {patients:,} training patients: epsilon {cost.epsilon:.2f} at delta {cost.delta:g}, all told.")
+    if limit is not None:
+        say(f"This site's own limit: epsilon {limit:g}.")
+    if cost.allowed < cost.rounds:
+        say(f"It will stop taking part after about {cost.allowed:,} of {cost.rounds:,} rounds.")
 
 
 def _ask(yes: bool) -> None:

@@ -1,21 +1,24 @@
 """One site's part of a round."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
-from polyhead.config import Federation, Training
+from polyhead.config import Federation, Privacy, Training
 from polyhead.errors import UpdateError
 from polyhead.federation.private_state import PrivateState
-from polyhead.federation.sharing import Sharing, shared_names
+from polyhead.federation.secret_draw import data_hash, draw_key
+from polyhead.federation.sharing import NOTHING, Sharing, shared_names
 from polyhead.federation.update import SiteUpdate
 from polyhead.printable import printable
 from polyhead.training.dataset import SplitData
 from polyhead.training.local import Stretch, train_locally
 from polyhead.training.model import SiteModel, copy_state, load_state
+from polyhead.training.private_gradient import Mechanism
 
-__all__ = ["Plan", "Site", "finetune", "site_round"]
+__all__ = ["Plan", "Site", "finetune", "round_key", "site_round"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Site:
         Their canonical names, in the same order.
     train, val, test
         Its images, with a label column for each finding.
+    secret
+        32 bytes, of which noise is drawn; it never leaves the site and is not shown.
     """
 
     name: str
@@ -39,6 +44,12 @@ class Site:
     train: SplitData
     val: SplitData
     test: SplitData
+    secret: bytes = field(default=b"", repr=False)
+
+    @cached_property
+    def train_hash(self) -> str:
+        """A hash of its training data; to compute it all of them are read, once."""
+        return data_hash(self.train)
 
     @property
     def can_train(self) -> bool:
@@ -54,6 +65,12 @@ class Plan:
     federation: Federation
     training: Training
     sharing: Sharing
+    privacy: Privacy = field(default=Privacy())
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether sites train with noise: the study asks for it, and something of the model leaves them."""
+        return self.privacy.noise > 0 and self.sharing != NOTHING
 
 
 def site_round(
@@ -94,6 +111,10 @@ def site_round(
         If the server asks for anything but what this site's own study shares, such as the head.
     """
     _refuse_strangers(shared, shared_names(model, plan.sharing))
+    mechanism = None
+    if plan.has_noise:
+        key = round_key(site, plan, round_, shared, private)
+        mechanism = Mechanism(plan.privacy.noise, plan.privacy.clip, key)
     load_state(model, {**shared, **private.model})
     steps = plan.federation.local_steps
     loss, optimizer = train_locally(
@@ -103,10 +124,26 @@ def site_round(
         Stretch(round_ * steps, steps, plan.federation.rounds * steps, (plan.seed, site.name)),
         private.optimizer if plan.training.optimizer_state == "keep" else {},
         on_step,
+        mechanism,
     )
     state = model.state_dict()
-    update = SiteUpdate(site.name, round_, len(site.train), loss, {name: state.pop(name).cpu() for name in shared})
+    # Without noise in them, loss and number of images would tell of a patient, under every method of the study.
+    examples, said = (1, None) if plan.privacy.noise else (len(site.train), loss)
+    update = SiteUpdate(site.name, round_, examples, said, {name: state.pop(name).cpu() for name in shared})
     return update, PrivateState(copy_state(state), optimizer if plan.training.optimizer_state == "keep" else {})
+
+
+def round_key(site: Site, plan: Plan, round_: int, shared: Mapping[str, torch.Tensor], private: PrivateState) -> bytes:
+    """Return the key of all chance in a round with noise: another one if anything differs that the answer depends on.
+
+    Raises
+    ------
+    ValueError
+        If the site has no secret.
+    """
+    about = plan, round_, site.name, site.findings, site.canonical, site.train_hash
+    own = private.optimizer if plan.training.optimizer_state == "keep" else {}
+    return draw_key(site.secret, about, {"shared": shared, "model": private.model, "optimizer": own})
 
 
 def _refuse_strangers(asked: Mapping[str, torch.Tensor], allowed: frozenset[str]) -> None:

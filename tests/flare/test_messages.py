@@ -86,6 +86,13 @@ def test_what_is_no_question_is_refused(change: dict[str, object]) -> None:
         read_question(message)
 
 
+def test_that_there_is_no_loss_arrives_too() -> None:
+    message = through(update_message(SiteUpdate("a", 3, 1, None, {}), {}))
+    arrived, _ = read_answer(message, "a", "round", AGREED)
+    assert isinstance(arrived, SiteUpdate)
+    assert (arrived.examples, arrived.loss) == (1, None)
+
+
 def test_a_message_holds_the_fields_of_an_update_and_nothing_else() -> None:
     message = update_message(SiteUpdate("a", 3, 24, 0.5, STATE), STATE)
     assert set(message) == {"polyhead", "__headers__"}

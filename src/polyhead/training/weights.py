@@ -65,7 +65,8 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
     most_bytes = 2 * state_bytes(wanted) + _CLASSIFIER_BYTES + MOST_HEADER_BYTES
     tensors = read_tensors(path, WeightsError, most_bytes=most_bytes)
     # A BatchNorm has five entries where a GroupNorm has two.
-    if len(tensors) > 3 * len(wanted):
+    group_norms = sum(isinstance(layer, nn.GroupNorm) for layer in backbone.modules())
+    if len(tensors) > 2 * (len(wanted) + 3 * group_norms):
         raise WeightsError(
             f"{path}: does not fit the backbone: {len(tensors):,} tensors instead of {len(wanted):,}. "
             "Name the weights of this backbone, or the backbone of these weights."

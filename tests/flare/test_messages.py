@@ -1,6 +1,6 @@
 """What the engine carries is what was sent, bit for bit, and nothing else."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from polyhead.deployment.agreed import Agreed
 from polyhead.deployment.question import FINISHED, IDLE, READY, UNFINISHED, Question
 from polyhead.deployment.release import Release
 from polyhead.errors import UpdateError
+from polyhead.federation.site import round_key
 from polyhead.federation.update import SiteUpdate
 from polyhead.flare.messages import (
     answer_message,
@@ -25,6 +26,7 @@ from polyhead.flare.messages import (
     update_message,
 )
 from polyhead.training.tensor_file import memory_of
+from tests.federation.test_private_rounds import PLAN, SECRET, a_round, begin, sites
 
 STATE = {
     "backbone.conv": torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
@@ -91,6 +93,19 @@ def test_that_there_is_no_loss_arrives_too() -> None:
     arrived, _ = read_answer(message, "a", "round", AGREED)
     assert isinstance(arrived, SiteUpdate)
     assert (arrived.examples, arrived.loss) == (1, None)
+
+
+def test_neither_secret_nor_key_nor_head_is_in_the_message_of_a_round_with_noise() -> None:
+    site = replace(sites()[0], secret=SECRET)
+    shared, own = begin(site)
+    key = round_key(site, PLAN, 0, shared, own)
+    update, after = a_round(site)
+    raw = update_message(update, shared).to_bytes()
+    assert bytes(memory_of(update.state["backbone.conv1.weight"])) in raw
+    heads = [bytes(memory_of(state.model["head.weight"]))[:32] for state in (own, after)]
+    for canary in (SECRET, key, *heads):
+        assert canary not in raw
+        assert canary.hex().encode() not in raw
 
 
 def test_a_message_holds_the_fields_of_an_update_and_nothing_else() -> None:

@@ -22,7 +22,8 @@ RUN useradd --uid 10001 --create-home polyhead
 USER polyhead
 WORKDIR /data
 
-# SIGTERM, which `docker stop` sends, lets server and sites end in order; it takes up to half a minute.
+# SIGTERM, which `docker stop` sends, lets server and sites end in order; it takes up to half a minute, so give it
+# `docker stop -t 60`.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["polyhead"]
 CMD ["--help"]

@@ -24,7 +24,8 @@ ALLOWED = {
     "seeds": set(),
     "findings": {"errors"},
     "tables": {"limited_file", "errors"},
-    "config": set(),
+    "config": {"config_training"},
+    "config_training": set(),
     "study_file": {"config", "errors", "findings"},
     "problems": set(),
     "accountant": {"errors"},
@@ -81,8 +82,9 @@ ALLOWED = {
     "json_file": {"limited_file", "errors"},
     "finished": {"json_file", "limited_file", "atomic", "errors"},
     "outputs": {"evaluation", "predictions", "federation", "training", "sites", "config"},
+    "validation": {"evaluation", "federation", "training"},
     "job": {
-        *("evaluation", "outputs", "federation", "training", "sites", "finished", "stopping"),
+        *("validation", "outputs", "federation", "training", "sites", "finished", "stopping"),
         *("config", "errors"),
     },
     "study": {
@@ -90,22 +92,11 @@ ALLOWED = {
         *("run_log", "findings", "manifest", "config", "study_file", "privacy_cost", "atomic", "errors"),
     },
     "deployment": {
-        *(
-            "accountant",
-            "privacy_cost",
-            "report",
-            "evaluation",
-            "outputs",
-            "finished",
-            "federation",
-            "training",
-            "sites",
-            "findings",
-            "config",
-        ),
-        *("study_file", "toml_file", "json_file", "limited_file", "atomic", "errors"),
+        *("accountant", "privacy_cost"),
+        *("report", "evaluation", "outputs", "validation", "finished", "federation", "training", "sites", "findings"),
+        *("config", "study_file", "toml_file", "json_file", "limited_file", "atomic", "errors"),
     },
-    "flare": {"deployment", "federation", "stopping", "limited_file", "atomic", "errors"},
+    "flare": {"deployment", "federation", "training", "stopping", "limited_file", "atomic", "errors"},
     "demo": {"study", "phantom", "atomic", "progress"},
     "cli": {
         *(
@@ -146,7 +137,7 @@ ONLY_IN = {
     "imagecodecs": ("imaging/dicom/",),
     "imagehash": ("imaging/hashes.py",),
     "typer": ("cli/",),
-    "pydantic": ("config.py", "study_file.py"),
+    "pydantic": ("config.py", "config_training.py", "study_file.py"),
 }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from polyhead.config import Federation, Privacy, StudyConfig
+from polyhead.config import Federation, Findings, Privacy, StudyConfig
 from polyhead.errors import StudyError
 from polyhead.study_file import parse_study
 
@@ -45,6 +45,14 @@ def test_a_setting_of_the_federation_has_a_range(key: str, allowed: list[Any], r
     for value in refused:
         with pytest.raises(ValidationError, match=key):
             Federation.model_validate({key: value})
+
+
+def test_common_findings_have_names_of_which_none_stands_twice() -> None:
+    assert Findings().common is None
+    assert Findings.model_validate({"common": ["Edema", "Mass"]}).common == ["Edema", "Mass"]
+    for refused in ([], [""], ["Edema", "Edema"], "Edema", [1]):
+        with pytest.raises(ValidationError, match="common"):
+            Findings.model_validate({"common": refused})
 
 
 @pytest.mark.parametrize("aggregation", ["median", "trimmed_mean"])

@@ -73,7 +73,7 @@ def test_each_site_gets_the_state_that_is_best_on_its_own_validation_images(
     method: str, sites: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = Seen(SCORES)
-    monkeypatch.setattr(job_module, "_validation_auroc", seen)
+    monkeypatch.setattr(job_module, "validation_auroc", seen)
     file, run = study(sites, f"best-{method}", f'"{method}"', BEST)
     run_study(file, run, QUIET)
     for site, rounds in {"a": 2, "b": 1}.items():
@@ -86,7 +86,7 @@ def test_a_site_without_a_validation_auroc_gets_the_last_state_and_is_named(
     sites: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen = Seen({**SCORES, "b": [None] * 4})
-    monkeypatch.setattr(job_module, "_validation_auroc", seen)
+    monkeypatch.setattr(job_module, "validation_auroc", seen)
     file, run = study(sites, "none", '"ffl"', BEST)
     run_study(file, run, QUIET)
     assert (rounds_of(run, "ffl", "a"), rounds_of(run, "ffl", "b")) == (2, 4)

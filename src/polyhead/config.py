@@ -4,10 +4,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from polyhead.config_training import Augmentation, Privacy, Section, Training
 
 __all__ = [
-    *("Augmentation", "Evaluation", "Federation", "Findings", "Model", "Pixels", "Privacy", "StudyConfig", "StudySite"),
+    "Augmentation",
+    "Evaluation",
+    "Federation",
+    "Findings",
+    "Model",
+    "Pixels",
+    "Privacy",
+    "StudyConfig",
+    "StudySite",
     "Training",
 ]
 
@@ -18,11 +28,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", max_length
 FilePath = Annotated[Path, Field(strict=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class StudySite(_Section):
+class StudySite(Section):
     """One hospital.
 
     Attributes
@@ -57,13 +63,30 @@ class StudySite(_Section):
         return shard
 
 
-class Findings(_Section):
-    """Names of findings: ``aliases = {spelling: name to compare under}``, on top of the built-in ones."""
+class Findings(Section):
+    """Names of findings, and which of them all sites share.
 
-    aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    Attributes
+    ----------
+    aliases
+        ``{spelling: name to compare under}``, on top of the built-in ones.
+    common
+        The findings of a head that all sites share, as ``conventional`` trains it, in any site's spelling; each site
+        must annotate all of them. By default those that every site annotates. Hospitals in houses of their own, which
+        do not see each other's findings, must agree on them here.
+    """
+
+    aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}  # noqa: RUF012
+    common: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+
+    @field_validator("common")
+    @classmethod
+    def _no_common_finding_twice(cls, common: list[str] | None) -> list[str] | None:
+        _refuse_repeats(common or [])
+        return common
 
 
-class Pixels(_Section):
+class Pixels(Section):
     """How an image becomes a grey square.
 
     Attributes
@@ -82,7 +105,7 @@ class Pixels(_Section):
     colour: Literal["luminance", "refuse"] | None = None
 
 
-class Model(_Section):
+class Model(Section):
     """The network.
 
     Attributes
@@ -107,7 +130,7 @@ class Model(_Section):
     norm: Literal["batch", "group"] = "batch"
 
 
-class Federation(_Section):
+class Federation(Section):
     """Who averages what, how often.
 
     Attributes
@@ -116,6 +139,9 @@ class Federation(_Section):
         Number of rounds, and of optimizer steps a site takes in each.
     weighting
         ``equal``: every site counts the same; ``examples``: in proportion to its training images.
+    transfer
+        Precision in which what is shared travels, both ways: ``full``; or ``half``: weights rounded to float16, half
+        the bytes.
     batch_norm
         ``shared``: BatchNorm is averaged with the rest; ``private``: weights and statistics stay at the site.
     finetune, finetune_steps
@@ -146,6 +172,7 @@ class Federation(_Section):
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
     local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     weighting: Literal["equal", "examples"] = "equal"
+    transfer: Literal["full", "half"] = "full"
     batch_norm: Literal["shared", "private"] = "shared"
     finetune: Literal["none", "head", "full"] = "none"
     finetune_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 100
@@ -173,77 +200,13 @@ class Federation(_Section):
         return self
 
 
-class Augmentation(_Section):
-    """Random changes of a training image; each number is the largest, drawn uniformly in both directions.
-
-    Attributes
-    ----------
-    rotation
-        Degrees.
-    shift
-        Share of the image's side.
-    scale
-        Share of the size: 0.1 is 0.9 to 1.1.
-    contrast
-        Share of the contrast, about the image's mean.
-    noise
-        Standard deviation of Gaussian noise, in units of the image's normalised intensity.
-    flip
-        Probability of a horizontal flip. Off by default: it moves the heart and swaps left and right findings.
-    """
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = 7.0
-    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.08
-    contrast: Annotated[float, Field(ge=0, le=1)] = 0.15
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.02
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-class Training(_Section):
-    """Optimisation at a site: AdamW with a cosine schedule over the study's total steps.
-
-    Attributes
-    ----------
-    optimizer_state
-        ``keep``: the site's private optimizer state lives through all rounds; ``reset``: made anew each round.
-    device
-        ``auto`` is CUDA where there is one, else the CPU; or a PyTorch device such as ``cpu`` or ``cuda:1``.
-    """
-
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    optimizer_state: Literal["keep", "reset"] = "keep"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9]\d?))?|mps)$")] = "auto"
-    augment: Augmentation = Augmentation()
-
-
-class Privacy(_Section):
-    """Differential privacy of what a site sends while it trains; see docs/privacy.md.
-
-    Attributes
-    ----------
-    noise
-        Standard deviation of the noise in units of `clip`; 0: no privacy of this kind.
-    clip
-        Largest Euclidean norm of one patient's gradient.
-    delta
-        The probability for which the bound epsilon need not hold; far below 1 / patients.
-    """
-
-    noise: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    clip: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
-
-
-class Evaluation(_Section):
+class Evaluation(Section):
     """Statistics: number of bootstrap replicates over patients."""
 
     replicates: Annotated[int, Field(ge=100, le=100_000)] = 1000
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """A whole study.
 
     Attributes
@@ -255,8 +218,8 @@ class StudyConfig(_Section):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
-    methods: Annotated[list[str], Field(min_length=1)] = ["local", "ffl"]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]  # noqa: RUF012
+    methods: Annotated[list[str], Field(min_length=1)] = ["local", "ffl"]  # noqa: RUF012
     cache: FilePath | None = None
     bad_images: Annotated[float, Field(ge=0, lt=1)] = 0.01
     site: Annotated[list[StudySite], Field(min_length=1)]

@@ -12,7 +12,6 @@ from rich.progress import Progress
 
 from polyhead.config import StudyConfig
 from polyhead.errors import DiskError, PolyheadError, RunError
-from polyhead.evaluation import auroc
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.methods import Method
 from polyhead.federation.private_state import load_private
@@ -30,13 +29,14 @@ from polyhead.federation.snapshot import (
     snapshot_files,
 )
 from polyhead.federation.start import build_models, initial_state
+from polyhead.federation.transfer import narrowed
 from polyhead.finished import damage_to_finished, write_finished
 from polyhead.outputs import output_files, write_outputs
 from polyhead.sites import SiteSource, site_for
 from polyhead.stopping import gently
 from polyhead.training.device import Device
 from polyhead.training.model import SiteModel, load_state
-from polyhead.training.predict import predict_split
+from polyhead.validation import validation_auroc
 
 __all__ = ["Job", "run_job"]
 
@@ -117,7 +117,7 @@ def _forget(done: Path, outputs: Sequence[Path]) -> None:
 
 def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     study, method = job.study, job.method
-    chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings.aliases)
+    chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings)
     sites = [site_for(source, chosen[source.name], study.findings.aliases) for source in sources]
     plan = Plan(job.seed, study.federation, study.training, method.sharing(study.federation), study.privacy)
     models = build_models(sites, study.model, plan.sharing, job.seed, job.device)
@@ -172,17 +172,7 @@ def _watch(
         progress.advance(task)
         stop_here()
 
-    return Watch(on_round, on_step, _validation_auroc), lambda: progress.remove_task(task)
-
-
-def _validation_auroc(model: SiteModel, site: Site) -> float | None:
-    scores, labels = predict_split(model, site.val), site.val.labels
-    found = []
-    for column in range(labels.shape[1]):
-        annotated = labels[:, column] == labels[:, column]
-        found.append(auroc(labels[annotated, column].astype(bool), scores[annotated, column]))
-    known = [value for value in found if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else None
+    return Watch(on_round, on_step, validation_auroc), lambda: progress.remove_task(task)
 
 
 def _finish(job: Job, sites: Sequence[Site], models: dict[str, SiteModel], plan: Plan, end: Snapshot) -> None:
@@ -226,17 +216,22 @@ def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapsh
 
 
 def _load_final(job: Job, site: Site, model: SiteModel, end: Snapshot) -> int:
-    """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was."""
+    """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was.
+
+    It is the state as it travels: what a site in a house of its own would get.
+    """
+    transfer = job.study.federation.transfer
     best = end.best.get(site.name)
     if best is None:
         if job.study.federation.select == "best" and site.can_train:
             _log.warning("%s, site %s: has no validation AUROC; it gets the last state.", job.name, site.name)
         own = load_private(job.store.folder, site.name, end.private[site.name])
-        load_state(model, {**end.shared, **own.model})
+        load_state(model, {**narrowed(end.shared, transfer), **own.model})
         return end.rounds_done
     _log.info("%s, site %s: best after %d rounds (%.4f).", job.name, site.name, best.rounds_done, best.auroc)
     own = load_private(job.store.folder, site.name, best.private)
-    load_state(model, {**load_shared(job.store, best.rounds_done, best.shared), **own.model})
+    shared = load_shared(job.store, best.rounds_done, best.shared)
+    load_state(model, {**narrowed(shared, transfer), **own.model})
     return best.rounds_done
 
 

@@ -64,7 +64,7 @@ def run_study(study_file: Path, out: Path, console: Console, restart: bool = Fal
     manifests = {site.name: read_site(site) for site in study.site}
     findings = {name: manifest.findings for name, manifest in manifests.items()}
     check_aliases(findings, study.findings.aliases)
-    methods = choose_methods(study.methods, findings, study.findings.aliases)
+    methods = choose_methods(study.methods, findings, study.findings)
     _check_training_sites(manifests, study.federation)
     check_model(study.model)
     privacy = _privacy(study, manifests)

@@ -1,8 +1,10 @@
 """A deployed federation without an engine: each hospital with its own folder, and questions carried by a function."""
 
+import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from polyhead.deployment.own_states import OwnStates, load_own
 from polyhead.deployment.question import Content, Question, Reply
 from polyhead.deployment.release import Release, read_release
 from polyhead.deployment.results import run_evaluation
+from polyhead.deployment.weights import WEIGHTS
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.methods import METHODS
 from polyhead.federation.private_state import PrivateState, load_private
@@ -27,6 +30,8 @@ from polyhead.federation.update import SiteUpdate
 from polyhead.phantom import Acquisition, write_site
 from polyhead.sites import open_site, read_site, site_for
 from polyhead.study_file import load_study
+from polyhead.training.backbone import build_backbone
+from polyhead.training.tensor_file import write_tensors
 from tests.conftest import TINY_SETTINGS
 
 FINDINGS = {"a": ("Pleural Effusion", "Cardiomegaly"), "b": ("Pleural Effusion", "Edema"), "c": ("Cardiomegaly",)}
@@ -34,10 +39,10 @@ State = tuple[dict[str, torch.Tensor], dict[str, PrivateState]]
 When = Collection[tuple[int, str]]
 
 
-def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", settings: str = "") -> Path:
-    """Draw hospitals of phantoms, and write their study; `settings` are of its federation."""
+def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", settings: str = "", test: int = 8) -> Path:
+    """Draw hospitals of phantoms, and write their study; `settings` are of its federation, `test` of its images."""
     for place, name in enumerate(sites):
-        size = {"train": 24, "val": 8, "test": 8}
+        size = {"train": 24, "val": 8, "test": test}
         look = Acquisition()
         write_site(folder / name, site=name, findings=FINDINGS[name], acquisition=look, seed=place, size=32, **size)
     parts = "".join(f'[[site]]\nname = "{name}"\nmanifest = "{name}/manifest.csv"\n' for name in sites)
@@ -47,10 +52,25 @@ def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", setting
     return file
 
 
+def write_weights(study: Path) -> Path:
+    """Put initial weights beside a study, and have it begin with them."""
+    torch.manual_seed(3)
+    state = build_backbone(load_study(study).model, seed=5).state_dict()
+    # Statistics too: what stays at a site begins with them.
+    changed = {name: one + torch.rand(one.shape) if one.is_floating_point() else one for name, one in state.items()}
+    write_tensors(study.with_name("start.safetensors"), changed)
+    study.write_text(study.read_text().replace("[model]\n", '[model]\nweights = "start.safetensors"\n'))
+    return study.with_name("start.safetensors")
+
+
 def agreed_in(study_file: Path) -> Agreed:
     """Write the agreement beside its study, and read it."""
     file = study_file.with_name("agreement.json")
-    file.write_text(agreement_of(load_study(study_file)))
+    study = load_study(study_file)
+    file.write_text(agreement_of(study))
+    if study.model.weights:
+        # As in a kit.
+        shutil.copyfile(study.model.weights, file.with_name(WEIGHTS))
     return read_agreement(file)
 
 
@@ -58,8 +78,8 @@ def simulated(study_file: Path, folder: Path, absent: When = (), seed: int = 0) 
     """Train a study's ffl by `simulate`; who is absent in a round raises in it."""
     study, agreed = load_study(study_file), agreed_in(study_file)
     sources = [open_site(site, read_site(site), study, None) for site in study.site]
-    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, {})
-    sites = [site_for(one, chosen[one.name], {}) for one in sources]
+    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, study.findings)
+    sites = [site_for(one, chosen[one.name], study.findings.aliases) for one in sources]
     plan, store = plan_of(agreed, "ffl", seed), Store(folder, "key")
     models = build_models(sites, agreed.model, plan.sharing, seed, torch.device("cpu"))
     start = save_snapshot(initial_state(models, plan.sharing, store), store)
@@ -72,18 +92,23 @@ def _absence(sites: Sequence[Site], plan: Plan, absent: When) -> Callable[[], No
     """Return what raises in the first step of a round from which a site is absent; the sites take turns."""
     if not absent:
         return None
-    turns: Iterator[tuple[int, str]] = (
-        (round_, site.name)
-        for round_ in range(plan.federation.rounds)
-        for site in sites
-        for _ in range(1 if (round_, site.name) in absent else plan.federation.local_steps)
-    )
+    turns = _turns(sites, plan, absent)
 
     def on_step() -> None:
         if next(turns) in absent:
             raise ValueError("absent")
 
     return on_step
+
+
+def _turns(sites: Sequence[Site], plan: Plan, absent: When) -> Iterator[tuple[int, str]]:
+    """Yield the round and site of each optimizer step; who begins late warms the head for as many steps first."""
+    begun: set[str] = set()
+    for round_, site in product(range(plan.federation.rounds), sites):
+        here = round_, site.name
+        late = round_ > 0 and site.name not in begun
+        yield from [here] * (1 if here in absent else plan.federation.local_steps * (1 + late))
+        begun |= set() if here in absent else {site.name}
 
 
 def state_of(agreed: Agreed, server: Path, houses: Mapping[str, Path], seed: int = 0) -> State:
@@ -107,8 +132,17 @@ def open_all(study_file: Path, agreed: Agreed, folder: Path) -> dict[str, Hospit
     return hospitals
 
 
-def carry_to(hospitals: Mapping[str, Hospital], asked: list[Question], lost: When = (), spoiled: When = ()) -> Carry:
-    """Carry questions, noting them in `asked`; some answers are lost on the way back, some spoiled."""
+def carry_to(
+    hospitals: Mapping[str, Hospital],
+    asked: list[Question],
+    lost: When = (),
+    spoiled: When = (),
+    stop_after: int | None = None,
+) -> Carry:
+    """Carry questions, noting them in `asked`; some answers are lost on the way back, some spoiled.
+
+    After so many answers to questions of rounds the server dies.
+    """
 
     def carry(questions: Mapping[str, Question]) -> Iterator[Reply]:
         for site, question in sorted(questions.items()):
@@ -120,6 +154,8 @@ def carry_to(hospitals: Mapping[str, Hospital], asked: list[Question], lost: Whe
             except Exception as problem:
                 yield Reply(site, time.monotonic() - began, failure=describe_failure(problem))
                 continue
+            if when and len(asked) == stop_after:
+                raise KeyboardInterrupt
             if when in lost:
                 yield Reply(site, time.monotonic() - began, failure="no answer.", silent=True)
             else:

@@ -1,4 +1,4 @@
-"""What hospitals in houses of their own cannot do yet is refused before there is an agreement on it."""
+"""What hospitals in houses of their own cannot agree on is refused before there is an agreement on it."""
 
 from pathlib import Path
 
@@ -14,12 +14,11 @@ STUDY = 'name = "s"\n{}\n[[site]]\nname = "a"\nmanifest = "a.csv"\n{}'
 @pytest.mark.parametrize(
     ("top", "rest", "words"),
     [
-        ('methods = ["local", "conventional"]', "", "'conventional' shares heads"),
+        ('methods = ["local", "conventional"]', "", "'conventional' shares a head"),
+        ('methods = ["conventional"]', '[findings]\ncommon = ["Effusion", "pleural effusion"]', "both mean"),
         ('methods = ["best"]', "", "'best' is unknown"),
-        ("", "[federation]\nvalidate_every = 2", "validate_every = 0"),
-        ("", '[federation]\nvalidate_every = 2\nselect = "best"', "select = 'last'"),
+        ("", "[federation]\nvalidate_every = 2", "select = 'best'"),
         ("", "[federation]\nmin_sites = 2", "found 2, but there are 1 sites"),
-        ("", '[model]\nweights = "w.safetensors"', "initial weights"),
     ],
 )
 def test_it_is_refused_with_the_key_and_what_to_do(top: str, rest: str, words: str, tmp_path: Path) -> None:

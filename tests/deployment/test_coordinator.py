@@ -65,6 +65,16 @@ def test_a_round_that_did_not_count_leaves_no_trace_at_its_site(
     assert [question.own for question in asked] == [0, 0, 0, 1, 1, 1, 2, 1, 2, 3, 3, 3]
 
 
+def test_a_site_that_begins_late_is_the_same_as_in_simulate(study: Path, agreed: Agreed, tmp_path: Path) -> None:
+    asked: list[Question] = []
+    late = {(0, "b")}
+    carry = carry_to(open_all(study, agreed, tmp_path), asked, lost=late)
+    run_segment(agreed, segment(), tmp_path / "server", carry)
+    assert [question.own for question in asked] == [0, 0, 0, 1, 0, 1, 2, 2, 2, 3, 3, 3]
+    found = state_of(agreed, tmp_path / "server", houses(tmp_path))
+    assert not differences(simulated(study, tmp_path / "sim", absent=late), found)
+
+
 def test_a_server_that_lost_its_last_snapshot_goes_back_and_the_sites_with_it(
     study: Path, agreed: Agreed, tmp_path: Path
 ) -> None:

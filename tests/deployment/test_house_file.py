@@ -51,7 +51,7 @@ def test_where_a_site_has_its_data_is_no_part_of_what_is_agreed(tmp_path: Path) 
 def test_a_study_that_differs_is_told_by_its_keys(was: str, is_: str, said: list[str], tmp_path: Path) -> None:
     agreed = agreed_on(STUDY + was, tmp_path)
     (tmp_path / "now.toml").write_text(STUDY + is_)
-    assert differences(agreed.settings, agreed.sites, read_common_study(tmp_path / "now.toml")) == said
+    assert differences(agreed, read_common_study(tmp_path / "now.toml")) == said
 
 
 @pytest.mark.parametrize("text", ["", "site = 3", "site = [3]", 'name = "s"\nsite = []', "[[site]]\nnmae = 3"])

@@ -12,6 +12,7 @@ from polyhead.deployment.release import (
     Policy,
     Release,
     filter_tables,
+    of_few_patients,
     policy_words,
     read_policy,
     read_release,
@@ -90,6 +91,40 @@ def test_exact_values_stay(both: tuple[pl.DataFrame, pl.DataFrame]) -> None:
 @given(tables())
 def test_nothing_is_nothing(both: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     assert filter_tables(*both, Policy("nothing")) == Release()
+
+
+images = st.lists(st.tuples(st.sampled_from("pqrst"), st.sampled_from(FINDINGS[:2]), st.sampled_from([None, 0, 1])))
+
+
+def predictions(rows: list[tuple[str, str, int | None]]) -> pl.DataFrame:
+    """Predictions on images, each of a patient, for a finding, with its label."""
+    whole = [(f"{n}.png", *row, 0.5) for n, row in enumerate(rows)]
+    kinds = {"image": pl.String, "patient_id": pl.String, "finding": pl.String, "label": pl.Int8, "score": pl.Float64}
+    return pl.DataFrame(whole, kinds, orient="row")
+
+
+@settings(deadline=None)
+@given(images, st.integers(1, 3))
+def test_a_finding_leaves_if_enough_patients_have_it_and_enough_others_lack_it(
+    rows: list[tuple[str, str, int | None]], least: int
+) -> None:
+    hidden = of_few_patients([predictions(rows)], Policy(least=least))
+    for finding in {finding for _, finding, _ in rows}:
+        of_it = [(patient, label) for patient, name, label in rows if name == finding]
+        have = {patient for patient, label in of_it if label == 1}
+        lack = {patient for patient, label in of_it if label == 0} - have
+        assert (finding in hidden) == (min(len(have), len(lack)) < least)
+
+
+def test_many_images_of_one_patient_are_few() -> None:
+    rows = [("one", "Mass", 1) for _ in range(12)] + [(f"p{n}", "Mass", 0) for n in range(40)]
+    assert of_few_patients([predictions(rows)], Policy(least=10)) == {"Mass"}
+    many = [(f"q{n}", "Mass", 1) for n in range(10)]
+    assert of_few_patients([predictions(rows + many)], Policy(least=10)) == set()
+    # Of one of its methods' models is enough.
+    assert of_few_patients([predictions(rows + many), predictions(rows)], Policy(least=10)) == {"Mass"}
+    turned = [(patient, finding, 1 - label) for patient, finding, label in rows]
+    assert of_few_patients([predictions(turned)], Policy(least=10)) == {"Mass"}
 
 
 def body_of(release: Release) -> dict[str, Any]:

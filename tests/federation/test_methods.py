@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyhead.config import Federation
+from polyhead.config import Federation, Findings
 from polyhead.errors import StudyError
 from polyhead.federation.methods import METHODS, choose_methods
 from polyhead.federation.sharing import NOTHING
@@ -11,36 +11,36 @@ SITES = {"a": ["Effusion", "Mass", "Atelectasis"], "b": ["atelectasis", "Nodule"
 
 
 def test_conventional_trains_what_all_sites_annotate_in_one_order() -> None:
-    chosen = METHODS["conventional"].findings(SITES, {})
+    chosen = METHODS["conventional"].findings(SITES, Findings())
     assert chosen == {"a": ("Atelectasis", "Effusion"), "b": ("atelectasis", "Pleural_Effusion")}
 
 
 def test_the_others_train_every_finding_in_alphabetical_order_of_the_canonical_name() -> None:
     for method in ("local", "ffl"):
-        chosen = METHODS[method].findings(SITES, {})
+        chosen = METHODS[method].findings(SITES, Findings())
         assert chosen == {"a": ("Atelectasis", "Mass", "Effusion"), "b": ("atelectasis", "Nodule", "Pleural_Effusion")}
 
 
 def test_the_order_of_findings_and_sites_does_not_matter() -> None:
     turned = {site: names[::-1] for site, names in reversed(SITES.items())}
     for method in METHODS.values():
-        assert method.findings(turned, {}) == method.findings(SITES, {})
+        assert method.findings(turned, Findings()) == method.findings(SITES, Findings())
 
 
 def test_conventional_without_a_common_finding_says_what_each_site_has() -> None:
     with pytest.raises(StudyError, match="a: Normal; b: No Finding, Edema"):
-        choose_methods(["conventional"], {"a": ["Normal"], "b": ["No Finding", "Edema"]}, {})
+        choose_methods(["conventional"], {"a": ["Normal"], "b": ["No Finding", "Edema"]}, Findings())
 
 
 def test_aliases_of_the_study_make_findings_match() -> None:
     sites = {"a": ["Normal"], "b": ["No Finding"]}
-    chosen = METHODS["conventional"].findings(sites, {"Normal": "No Finding"})
+    chosen = METHODS["conventional"].findings(sites, Findings(aliases={"Normal": "No Finding"}))
     assert chosen == {"a": ("Normal",), "b": ("No Finding",)}
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
     with pytest.raises(StudyError, match="closest: local"):
-        choose_methods(["locale"], SITES, {})
+        choose_methods(["locale"], SITES, Findings())
 
 
 def test_what_each_method_shares() -> None:
@@ -50,3 +50,29 @@ def test_what_each_method_shares() -> None:
     assert METHODS["ffl"].sharing(federation).backbone
     assert not METHODS["ffl"].sharing(federation).head
     assert not METHODS["ffl"].sharing(Federation(batch_norm="private")).batch_norm
+
+
+def test_a_shared_head_has_the_findings_that_the_study_names() -> None:
+    for common in (["effusion", "Atelectasis"], ["ATELECTASIS", "Pleural-Effusion"]):
+        chosen = METHODS["conventional"].findings(SITES, Findings(common=common))
+        assert chosen == {"a": ("Atelectasis", "Effusion"), "b": ("atelectasis", "Pleural_Effusion")}
+    assert METHODS["conventional"].findings(SITES, Findings(common=["Effusion"])) == {
+        "a": ("Effusion",),
+        "b": ("Pleural_Effusion",),
+    }
+
+
+def test_what_the_study_names_changes_nothing_of_the_others() -> None:
+    for method in ("local", "ffl"):
+        chosen = METHODS[method].findings(SITES, Findings(common=["Effusion"]))
+        assert chosen == METHODS[method].findings(SITES, Findings())
+
+
+def test_a_site_without_a_finding_that_the_study_names_is_named_with_it() -> None:
+    with pytest.raises(StudyError, match=r"site b: does not annotate 'Mass'.*findings\.common"):
+        choose_methods(["conventional"], SITES, Findings(common=["Effusion", "Mass"]))
+
+
+def test_one_finding_named_twice_is_refused() -> None:
+    with pytest.raises(StudyError, match=r"key 'findings\.common'.*both mean 'Pleural Effusion'"):
+        choose_methods(["conventional"], SITES, Findings(common=["effusion", "Pleural Effusion"]))

@@ -153,3 +153,15 @@ def test_without_batch_norm_everything_but_the_head_is_shared_and_has_a_distance
     shared, own = part_model(model, FED_BN)
     assert set(own.model) == {"head.weight", "head.bias"}
     assert distance({name: tensor + 1 for name, tensor in shared.items()}, shared).statistics == 0
+
+
+def test_a_head_that_begins_late_is_not_warmed_without_noise() -> None:
+    site = replace(sites()[0], secret=SECRET)
+    shared, own = begin(site)
+    taken: list[int] = []
+    for plan in (PLAN, replace(PLAN, privacy=Privacy())):
+        model = build_models([site], GROUPS, FFL, plan.seed, CPU)["a"]
+        steps = list[None]()
+        site_round(site, model, plan, 1, shared, own, lambda steps=steps: steps.append(None))
+        taken.append(len(steps))
+    assert taken == [1, 2]

@@ -81,3 +81,9 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(RunError, match="is not a file"):
         load_private(tmp_path, "a", file)
+
+
+@pytest.mark.parametrize("rounds_done", [0, 3])
+def test_a_state_knows_after_how_many_rounds_it_is(rounds_done: int, tmp_path: Path) -> None:
+    file = save_private(tmp_path, "a", rounds_done, OWN)
+    assert load_private(tmp_path, "a", file).rounds_done == rounds_done

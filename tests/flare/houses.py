@@ -107,7 +107,8 @@ def build(folder: Path, study_file: Path) -> Houses:
     """Provision a study's kits, and give each site its own file."""
     study = load_study(study_file)
     names = [site.name for site in study.site]
-    kits = provision(folder / "kits", agreement_of(study), names, Server("localhost", *free_ports(2)), ADMIN)
+    where = Server("localhost", *free_ports(2))
+    kits = provision(folder / "kits", agreement_of(study), names, where, ADMIN, study.model.weights)
     for site in study.site:
         (local_folder(kits.sites[site.name]) / SITE_FILE).write_text(f'manifest = "{site.manifest}"\n')
     return Houses(kits, study_file)

@@ -58,9 +58,19 @@ def test_a_certificate_carries_its_owners_name_and_no_key_is_in_two_kits(kits: K
 def test_only_our_classes_may_be_named_by_a_job_and_none_may_be_shipped(kits: Kits) -> None:
     for kit in (kits.server, *kits.sites.values()):
         settings = local(kit, "resources.json")
-        assert (settings["class_list_enforcement_mode"], settings["class_allow_list"]) == ("enforce", ["polyhead."])
+        assert settings["class_list_enforcement_mode"] == "enforce"
+        # A package would allow every callable that any of its modules imports.
+        assert settings["class_allow_list"] == [
+            "polyhead.flare.controller.FederationController",
+            "polyhead.flare.executor.FederationExecutor",
+        ]
         roles = local(kit, "authorization.json")["permissions"]
         assert [(role["byoc"], role["shell_commands"]) for role in roles.values()] == [("none", "none")]
+
+
+def test_a_gate_stands_at_each_house(kits: Kits) -> None:
+    for kit in (kits.server, *kits.sites.values()):
+        assert components(kit)["gate"]["path"] == "polyhead.flare.gate.Gate"
 
 
 def test_sites_stream_no_logs_and_outlive_the_death_of_a_job(kits: Kits) -> None:
@@ -93,6 +103,16 @@ def test_no_key_but_its_own_is_in_a_kit(kits: Kits) -> None:
 def test_only_its_owner_can_look_into_a_kit(kits: Kits) -> None:
     for kit in (kits.server, kits.admin, *kits.sites.values(), kits.server.parent / "authority"):
         assert kit.stat().st_mode & 0o077 == 0
+
+
+def test_server_and_sites_hold_the_initial_weights_for_reading_alone(tmp_path: Path) -> None:
+    (tmp_path / "start").write_bytes(b"weights")
+    made = provision(tmp_path / "kits", "{}", ["a"], Server("localhost", 8002, 8003), ADMIN, weights=tmp_path / "start")
+    for kit in (made.server, made.sites["a"]):
+        file = kit / "local" / "weights.safetensors"
+        assert file.read_bytes() == b"weights"
+        assert file.stat().st_mode & 0o777 == 0o400
+    assert not (made.admin / "local" / "weights.safetensors").exists()
 
 
 def test_keys_are_never_overwritten(kits: Kits) -> None:

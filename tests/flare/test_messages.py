@@ -1,5 +1,6 @@
 """What the engine carries is what was sent, bit for bit, and nothing else."""
 
+import hashlib
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,7 +18,6 @@ from polyhead.federation.site import round_key
 from polyhead.federation.update import SiteUpdate
 from polyhead.flare.messages import (
     answer_message,
-    arrays_of,
     content_of,
     failure_message,
     question_message,
@@ -25,6 +25,7 @@ from polyhead.flare.messages import (
     read_question,
     update_message,
 )
+from polyhead.training.packed import pack_tensors
 from polyhead.training.tensor_file import memory_of
 from tests.federation.test_private_rounds import PLAN, SECRET, a_round, begin, sites
 
@@ -42,6 +43,7 @@ METRIC = {"method": "ffl", "seed": "all", "finding": "Edema", "value": 0.5, "low
 METRIC |= {"positives": 20, "negatives": 30, "patients": 50}
 COMPARISON = {"method": "ffl", "reference": "local", "finding": "Edema", "difference": 0.125, "low": 0.0, "high": 0.5}
 COMPARISON |= {"p": 0.5, "p_holm": None}
+GOOD = {"site": "a", "round": 0, "examples": 1, "loss": 0.0, "state": pack_tensors({})}
 
 
 def asked(kind: str) -> Question:
@@ -69,7 +71,7 @@ def test_an_update_arrives_bit_for_bit() -> None:
 
 
 def test_a_question_arrives_bit_for_bit() -> None:
-    arrived = read_question(through(question_message(asked("finish"), arrays_of(STATE))))
+    arrived = read_question(through(question_message(asked("finish"), pack_tensors(STATE))))
     assert same(dict(arrived.shared), STATE)
     assert (arrived.agreement, arrived.method, arrived.seed, arrived.round, arrived.own, arrived.kept) == (
         *("f" * 64, "ffl", 7, 3, 2),
@@ -79,10 +81,11 @@ def test_a_question_arrives_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"kind": "head"}, {"path": "/etc"}, {"own": -1}, {"kept": 3}, {"seed": 0.5}, {"shared": {"w": object()}}]
+    "change",
+    [{"kind": "head"}, {"path": "/etc"}, {"own": -1}, {"kept": 3}, {"seed": 0.5}, {"shared": {"w": np.zeros(2)}}],
 )
 def test_what_is_no_question_is_refused(change: dict[str, object]) -> None:
-    message = question_message(asked("round"), arrays_of(STATE))
+    message = question_message(asked("round"), pack_tensors(STATE))
     message["polyhead"] |= change
     with pytest.raises(UpdateError, match="no question"):
         read_question(message)
@@ -122,9 +125,45 @@ def test_a_head_is_refused_before_it_is_sent() -> None:
 
 def test_what_was_sent_does_not_change_with_the_model() -> None:
     weights = {"backbone.w": torch.zeros(3)}
-    arrays = arrays_of(weights)
+    message = update_message(SiteUpdate("a", 3, 24, 0.5, weights), weights)
     weights["backbone.w"] += 1
-    assert not arrays["backbone.w"].any()
+    arrived, _ = read_answer(message, "a", "round", AGREED)
+    assert isinstance(arrived, SiteUpdate)
+    assert not arrived.state["backbone.w"].any()
+
+
+def test_the_tensors_of_a_message_are_one_array() -> None:
+    # A row for each of a network's hundred tensors made messages of a small network 7 % longer.
+    sent = {f"backbone.layer{number}.weight": torch.randn(40, 40) for number in range(100)}
+    tensors = sum(tensor.nbytes for tensor in sent.values())
+    for message in (
+        update_message(SiteUpdate("a", 3, 24, 0.5, sent), sent),
+        question_message(asked("round"), pack_tensors(sent)),
+    ):
+        numpy_decomposers.register()
+        assert tensors < len(message.to_bytes()) < 1.02 * tensors
+
+
+def test_the_record_lists_every_tensor_with_its_hash() -> None:
+    sent = {"backbone.w": torch.arange(6.0).reshape(2, 3), "backbone.n": torch.tensor(3, dtype=torch.bfloat16)}
+    about, parts = content_of(through(question_message(asked("round"), pack_tensors(sent))))
+    assert "shared" not in about
+    assert [(part.name, part.dtype, part.shape, part.bytes) for part in parts] == [
+        ("backbone.n", "bfloat16", (), 2),
+        ("backbone.w", "float32", (2, 3), 24),
+    ]
+    assert parts[1].sha256 == hashlib.sha256(np.arange(6, dtype="<f4").tobytes()).hexdigest()
+    assert content_of(update_message(SiteUpdate("a", 3, 24, 0.5, sent), sent))[1] == parts
+
+
+@pytest.mark.parametrize("came", [np.arange(5), np.array(["x"]), {"w": np.zeros(2)}, None, b"x"])
+def test_what_cannot_be_read_is_on_record_too(came: object) -> None:
+    message = Shareable()
+    message["polyhead"] = {"kind": "round", "shared": came}
+    about, parts = content_of(message)
+    assert about == {"kind": "round"}
+    assert parts[0].name == f"unreadable: {type(came).__name__}"
+    assert parts[0].bytes == (40 if isinstance(came, np.ndarray) and came.dtype.kind == "i" else 0)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +172,10 @@ def test_what_was_sent_does_not_change_with_the_model() -> None:
         None,
         {},
         {"site": "a"},
-        {"site": "b", "round": 0, "examples": 1, "loss": 0.0, "state": {}},
-        {"site": "a", "round": 0, "examples": 1, "loss": 0.0, "state": {"w": np.array(["x"])}},
-        {"site": "a", "round": 0, "examples": 1, "loss": 0.0, "state": {"w": np.zeros(2, ">f4")}},
-        {"site": "a", "round": 0, "examples": 1, "loss": 0.0, "state": {"w": np.zeros(2, np.complex64)}},
-        {"site": "a", "round": 0, "examples": 1, "loss": 0.0, "state": {1: np.zeros(2)}},
-        {"site": "a", "round": 0, "examples": 1, "loss": 0.0, "state": [1]},
-        {"site": "a", "round": 0, "examples": 1, "loss": 0.0, "state": {}, "patients": 3},
+        {**GOOD, "site": "b"},
+        {**GOOD, "patients": 3},
+        *({**GOOD, "state": state} for state in ({}, [1], {"w": np.zeros(2)}, np.zeros(2), np.array(["x"]), b"")),
+        *({**GOOD, "state": pack_tensors(STATE)[:place]} for place in (0, 7, 100, -1)),
     ],
 )
 def test_what_is_no_update_is_refused(body: object) -> None:
@@ -147,6 +183,12 @@ def test_what_is_no_update_is_refused(body: object) -> None:
     message["polyhead"] = body
     with pytest.raises(UpdateError):
         read_answer(message, "a", "round", AGREED)
+
+
+def test_what_the_refused_were_changed_from_is_an_update() -> None:
+    message = Shareable()
+    message["polyhead"] = GOOD
+    assert read_answer(message, "a", "round", AGREED) == (SiteUpdate("a", 0, 1, 0.0, {}), "")
 
 
 def test_a_failure_arrives_in_words() -> None:

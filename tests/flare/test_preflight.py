@@ -1,6 +1,7 @@
 """A kit that cannot work is told from one that can before anything is started from it."""
 
 import datetime
+import hashlib
 import json
 import shutil
 import sys
@@ -180,3 +181,16 @@ def test_folders_of_jobs_are_removed_and_nothing_else(kit: Path) -> None:
     before = sorted(path.name for path in kit.iterdir() if path != job)
     remove_jobs(kit)
     assert sorted(path.name for path in kit.iterdir()) == before
+
+
+def test_other_initial_weights_than_were_agreed_on_are_told(kit: Path) -> None:
+    weights = kit / "local" / "weights.safetensors"
+    agreed = {"settings": {}, "sites": ["a", "b"], "weights": hashlib.sha256(b"ours").hexdigest()}
+    (kit / "local" / "agreement.json").write_text(json.dumps(agreed))
+    with pytest.raises(RunError, match=r"weights\.safetensors: cannot be read"):
+        open_kit(kit, "site")
+    weights.write_bytes(b"theirs")
+    with pytest.raises(RunError, match=r"not what the hospitals agreed on.*Ask the coordinator"):
+        open_kit(kit, "site")
+    weights.write_bytes(b"ours")
+    assert open_kit(kit, "site").agreed.weights is not None

@@ -1,5 +1,8 @@
-"""A whole study of hospitals in houses of their own: two methods, the evaluation at home, and the report."""
+"""A whole study of hospitals in houses of their own: three methods from initial weights, which travel in half
+precision; each hospital's best state, the evaluation at home, and the report.
+"""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,18 +20,22 @@ from polyhead.manifest import read_manifest
 from polyhead.outputs import output_files
 from polyhead.study import run_study as run_in_one_place
 from polyhead.study_file import load_study
-from tests.deployment.houses_by_hand import write_study
+from tests.deployment.houses_by_hand import write_study, write_weights
 from tests.flare.houses import PATIENCE, Houses, open_houses
 
 pytestmark = pytest.mark.slow
-ROUNDS, METHODS = 3, ("local", "ffl")
+ROUNDS, METHODS = 3, ("local", "conventional", "ffl")
+SETTINGS = 'transfer = "half"\nfinetune = "head"\nfinetune_steps = 2\nvalidate_every = 1\nselect = "best"'
+# One finding for all three.
+COMMON = '[findings]\naliases = {Edema = "Cardiomegaly"}\ncommon = ["cardiomegaly"]\n'
 
 
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
     folder = tmp_path_factory.mktemp("houses")
-    study = write_study(folder, ROUNDS, settings='finetune = "head"\nfinetune_steps = 2')
-    study.write_text(study.read_text().replace('methods = ["ffl"]', 'methods = ["local", "ffl"]'))
+    study = write_study(folder, ROUNDS, settings=SETTINGS, test=18)
+    study.write_text(study.read_text().replace('methods = ["ffl"]', f"methods = {list(METHODS)}") + COMMON)
+    write_weights(study)
     before = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patched:
         # Sums depend on the number of threads: the same here and in the houses.
@@ -53,6 +60,8 @@ def test_a_study_runs_to_its_report_and_what_is_done_is_not_done_again(houses: H
             home = kit / RUN
             for file in output_files(home.joinpath("models", *where), home.joinpath("predictions", *where)):
                 assert file.read_bytes() == (tmp_path / "run" / file.relative_to(home)).read_bytes(), file
+    found = [json.loads(file.read_text())["rounds"] for file in (tmp_path / "run").glob("models/*/*/*/model.json")]
+    assert any(rounds < ROUNDS for rounds in found), "every site's best is the last: choose another seed"
     kinds = Counter((event.get("method"), event["event"]) for event in told)
     for method in METHODS:
         assert (kinds[method, "round"], kinds[method, "finished"], kinds[method, "ended"]) == (ROUNDS, 3, 1)

@@ -40,8 +40,16 @@ def check_study(study_file: Path, reading: Reading | None = None) -> CheckResult
     return check_settings(load_study(study_file), study_file, reading)
 
 
-def check_settings(study: StudyConfig, study_file: Path, reading: Reading | None = None) -> CheckResult:
-    """Check a study that has been read; see `check_study`."""
+def check_settings(
+    study: StudyConfig, study_file: Path, reading: Reading | None = None, *, whole: bool = True
+) -> CheckResult:
+    """Check a study that has been read; see `check_study`.
+
+    Parameters
+    ----------
+    whole
+        Whether all of the study's sites are in it; if not, an alias may be of a finding that another site has.
+    """
     reading = replace(
         reading or Reading(),
         size=study.model.image_size,
@@ -66,7 +74,7 @@ def check_settings(study: StudyConfig, study_file: Path, reading: Reading | None
         check = check_labels(site.name, part, file)
         sites.append(replace(check, problems=missing + check.problems))
     matches, problems = match_sites(sites, study.findings.aliases)
-    problems += left_out + tuple(_demands(study, sites, matched=matches is not None))
+    problems += left_out + tuple(_demands(study, sites, matched=matches is not None, whole=whole))
     estimate = None
     if not any(problem.kind in ("device", "model") for problem in problems):
         estimate, refused = _estimate(study, sites, timed=reading.images)
@@ -89,17 +97,18 @@ def _narrow_site(site: StudySite, manifest: Manifest) -> tuple[Manifest | None, 
     return narrow(manifest, known, site.shard, site.train_images), missing
 
 
-def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool) -> Iterator[Problem]:
+def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool, whole: bool) -> Iterator[Problem]:
     """Yield what the study asks for and cannot have; methods only if the findings could be matched."""
     yield from _refused("device", lambda: resolve_device(study.training.device))
     yield from _refused("model", lambda: check_model(study.model))
     if len(sites) < len(study.site):
         yield Problem("note", "not-checked", "methods and aliases: not checked while a site is left out.")
         return
-    findings, aliases = {site.name: site.findings for site in sites}, study.findings.aliases
-    yield from _refused("findings", lambda: check_aliases(findings, aliases))
+    findings = {site.name: site.findings for site in sites}
+    if whole:
+        yield from _refused("findings", lambda: check_aliases(findings, study.findings.aliases))
     for method in study.methods if matched else ():
-        yield from _refused("methods", partial(choose_methods, [method], findings, aliases))
+        yield from _refused("methods", partial(choose_methods, [method], findings, study.findings))
     if all("no-training" in {problem.kind for problem in site.problems} for site in sites):
         yield Problem("error", "no-training", "no site has two training images: there is nothing to train on.")
 

@@ -51,7 +51,8 @@ def init(
     sites = sorted(site.name for site in settings.site)
     try:
         with silenced():
-            kits = provision(out, agreement_of(settings), sites, Server(host, port, admin_port or port), coordinator)
+            where = Server(host, port, admin_port or port)
+            kits = provision(out, agreement_of(settings), sites, where, coordinator, settings.model.weights)
     except ValueError as problem:
         raise UsageError(f"the engine refuses a name: {problem}") from problem
     opened = open_kit(kits.server, "server")
@@ -89,7 +90,10 @@ def start(
     admin_kit: AdminArgument,
     server: ServerOption = None,
     out: Annotated[Path, typer.Option(help="The run directory, for the tables and the report.")] = Path("federation"),
-    segment: Annotated[int, typer.Option(help="Rounds until sites that were lost may come back.", min=1)] = 50,
+    segment: Annotated[
+        int | None,
+        typer.Option(help="Rounds until sites that were lost may come back; by default ten minutes of them.", min=1),
+    ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds that a site has for a round.", min=1)] = 3600.0,
 ) -> None:
     """Train every method with every seed at the sites, evaluate there, and write the report.
@@ -192,7 +196,7 @@ def _refuse_other_study(study: Path, opened: "Kit") -> None:
     given = read_common_study(study)
     found = hashlib.sha256(agreement_of(given).encode()).hexdigest()
     if found != opened.agreed.sha256:
-        which = differences(opened.agreed.settings, opened.agreed.sites, given)
+        which = differences(opened.agreed, given)
         raise RunError(
             f"{study}: is not what the hospitals agreed on: its hash is {found[:12]}, the kit's is "
             f"{opened.agreed.sha256[:12]} ({'; '.join(which[:3])}). Take the study of the kit, or make new ones."

@@ -30,6 +30,7 @@ def join(
     with needs_engine():
         from polyhead.flare.foreground import take_part
         from polyhead.flare.preflight import open_kit
+        from polyhead.flare.processes import remove_jobs
     from polyhead.deployment.agreed import study_at
     from polyhead.deployment.budget import limit_in
     from polyhead.deployment.release import policy_in, policy_words
@@ -44,6 +45,8 @@ def join(
     _show_leaving(opened.name, opened.agreed, policy_words(policy_in(own, str(site))))
     _show_cost(opened.agreed, study, limit_in(own, opened.agreed.privacy, str(site)))
     _ask(yes)
+    # First: what runs from the kit would take up settings, and a policy, that it was not started with.
+    remove_jobs(opened.folder)
     _keep_settings(kit, own, site)
     with stoppable():
         take_part(opened, say, patience)
@@ -86,7 +89,7 @@ def _check_data(study: "StudyConfig", source: Path) -> None:
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total, visible=done < total)
 
-        result = check_settings(study, source, Reading(progress=told))
+        result = check_settings(study, source, Reading(progress=told), whole=False)
     show(result, console)
     if not result.sound:
         raise RunError(f"{source}: the data has errors, shown above. Mend them, then join again.")
@@ -94,7 +97,7 @@ def _check_data(study: "StudyConfig", source: Path) -> None:
 
 def _show_leaving(name: str, agreed: "Agreed", policy: str) -> None:
     """Show everything that a person has to agree to."""
-    from polyhead.deployment.leaving import what_leaves
+    from polyhead.deployment.leaving import heads_that_leave, what_leaves
 
     table = Table("Method", "Tensors a round", "Size", title=f"\nWhat will leave {name}", title_justify="left")
     for leaving in what_leaves(agreed):
@@ -105,7 +108,11 @@ def _show_leaving(name: str, agreed: "Agreed", policy: str) -> None:
     else:
         say("Each round also: the number of training images, and the mean training loss. If a round fails, its cause.")
     say(policy)
-    say("Never: images, labels, patients, paths, predictions, and the heads.")
+    heads = heads_that_leave(agreed)
+    for method, findings in heads.items():
+        say(f"The head of {method} is among its tensors; its findings, as agreed: {', '.join(findings)}.")
+    others = "all other heads" if heads else "the heads"
+    say(f"Never: images, labels, patients, paths, predictions, and {others}.")
     say(f"Agreement {agreed.sha256}")
     say("Compare it with the other hospitals: all must see the same.")
 

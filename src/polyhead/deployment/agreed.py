@@ -1,6 +1,7 @@
 """What the hospitals of a federation agreed on: the study without anything that is a hospital's own.
 
-Server and sites each hold the same file. Whose file differs is told before any training, by its hash.
+Server and sites each hold the same file. Whose file differs is told before any training, by its hash. Initial weights
+are a file beside it, of which it holds the hash.
 """
 
 import hashlib
@@ -10,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyhead.config import Federation, Model, Privacy, StudyConfig, Training
+from polyhead.config import Federation, Findings, Model, Privacy, StudyConfig, Training
+from polyhead.deployment.weights import WEIGHTS, Weights, check_weights, hash_of_weights
 from polyhead.errors import StudyError
-from polyhead.federation.methods import METHODS
+from polyhead.federation.methods import METHODS, common_names
 from polyhead.federation.site import Plan
+from polyhead.federation.start import check_model
 from polyhead.findings import closest
 from polyhead.limited_file import read_limited
 from polyhead.study_file import check_study
 
-__all__ = ["Agreed", "agreement_of", "plan_of", "read_agreement", "study_at"]
+__all__ = ["Agreed", "agreement_of", "head_findings", "model_of", "plan_of", "read_agreement", "study_at"]
 
 _MOST_BYTES = 2**20
 # Paths, and what is read from them, are each house's own.
@@ -37,11 +40,14 @@ class Agreed:
         Names of all sites, sorted.
     sha256
         Hash of the file.
+    weights
+        The initial weights; None where training begins at random.
     """
 
     settings: Mapping[str, Any]
     sites: tuple[str, ...]
     sha256: str
+    weights: Weights | None = None
 
     @property
     def federation(self) -> Federation:
@@ -50,7 +56,7 @@ class Agreed:
 
     @property
     def model(self) -> Model:
-        """Its network."""
+        """Its network, without initial weights; with them: `model_of`."""
         return Model.model_validate(self.settings["model"])
 
     @property
@@ -65,7 +71,9 @@ def agreement_of(study: StudyConfig) -> str:
     Raises
     ------
     StudyError
-        If the study asks for what hospitals in houses of their own cannot do yet.
+        If the study asks for what hospitals in houses of their own cannot do.
+    WeightsError
+        If its initial weights cannot be read, or are not of its backbone.
     """
     if (study.federation.min_sites or 1) > len(study.site):
         raise StudyError(
@@ -73,26 +81,31 @@ def agreement_of(study: StudyConfig) -> str:
         )
     for fault in _faults(study):
         raise StudyError(f"{fault} `polyhead run` can do it, where all data are in one place.")
-    settings = study.model_dump(mode="json", exclude=_OWN)
-    return json.dumps({"settings": settings, "sites": sorted(site.name for site in study.site)}, sort_keys=True)
+    if study.model.weights:
+        check_model(study.model)
+    content = {
+        "settings": study.model_dump(mode="json", exclude=_OWN),
+        "sites": sorted(site.name for site in study.site),
+        "weights": study.model.weights and hash_of_weights(study.model.weights),
+    }
+    return json.dumps(content, sort_keys=True)
 
 
 def _faults(study: StudyConfig) -> Iterator[str]:
     for method in study.methods:
         if method not in METHODS:
             raise StudyError(f"key 'methods': {method!r} is unknown; {closest(method, METHODS)}.")
-        if METHODS[method].sharing(study.federation).head:
+        if METHODS[method].sharing(study.federation).head and common_names(study.findings) is None:
             yield (
-                f"key 'methods': {method!r} shares heads, for which all hospitals would have to agree on their "
-                "findings, and the agreement does not hold these. Leave the method out."
+                f"key 'findings.common': is blank, and {method!r} shares a head, on whose findings all hospitals must "
+                "agree: none sees which the others annotate. Name there those that all of them have, or leave the "
+                "method out."
             )
-    if study.federation.validate_every or study.federation.select == "best":
+    if study.federation.validate_every and study.federation.select == "last":
         yield (
-            "key 'federation.validate_every': hospitals in houses of their own do not validate between rounds, so none "
-            "can choose its best state. Set validate_every = 0 and select = 'last'."
+            "key 'federation.validate_every': with select = 'last' nobody would read what hospitals measure between "
+            "rounds, since it stays with them. Set validate_every = 0, or select = 'best'."
         )
-    if study.model.weights:
-        yield "key 'model.weights': initial weights are not handed to the server. Begin without them."
 
 
 def read_agreement(path: Path) -> Agreed:
@@ -106,8 +119,11 @@ def read_agreement(path: Path) -> Agreed:
     raw = read_limited(path, StudyError, _MOST_BYTES)
     try:
         content = json.loads(raw)
-        return Agreed(dict(content["settings"]), tuple(map(str, content["sites"])), hashlib.sha256(raw).hexdigest())
-    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        wanted = content.get("weights")
+        weights = None if wanted is None else Weights(path.absolute().with_name(WEIGHTS), str(wanted))
+        sites = tuple(map(str, content["sites"]))
+        return Agreed(dict(content["settings"]), sites, hashlib.sha256(raw).hexdigest(), weights)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise StudyError(f"{path}: is no agreement of hospitals ({problem}). Ask for the kit again.") from problem
 
 
@@ -128,12 +144,30 @@ def study_at(agreed: Agreed, site: str, own: Mapping[str, Any], folder: Path, so
     ------
     StudyError
         If a setting is unknown or wrong, or the site is none of the agreement's.
+    RunError
+        As `model_of`.
     """
     if site not in agreed.sites:
         raise StudyError(f"site {site!r}: the study's sites are {', '.join(agreed.sites)}. Use the kit of one of them.")
     about = {key: value for key, value in own.items() if key not in ("cache", "release", "privacy")}
     paths = {"cache": own["cache"]} if "cache" in own else {}
-    return check_study({**agreed.settings, **paths, "site": [{**about, "name": site}]}, folder, source)
+    network = model_of(agreed).model_dump(mode="json")
+    settings = {**agreed.settings, **paths, "model": network, "site": [{**about, "name": site}]}
+    return check_study(settings, folder, source)
+
+
+def model_of(agreed: Agreed) -> Model:
+    """Return an agreement's network with its initial weights, which are looked at first.
+
+    Raises
+    ------
+    RunError
+        If they are missing, or not those that were agreed on.
+    """
+    if agreed.weights is None:
+        return agreed.model
+    check_weights(agreed.weights)
+    return agreed.model.model_copy(update={"weights": agreed.weights.file})
 
 
 def plan_of(agreed: Agreed, method: str, seed: int) -> Plan:
@@ -149,3 +183,21 @@ def plan_of(agreed: Agreed, method: str, seed: int) -> Plan:
             raise StudyError(f"{what}: {value!r} is not in the study, which has {agreed.settings[what]}.")
     training = Training.model_validate(agreed.settings["training"])
     return Plan(seed, agreed.federation, training, METHODS[method].sharing(agreed.federation), agreed.privacy)
+
+
+def head_findings(agreed: Agreed, method: str) -> tuple[str, ...]:
+    """Return the canonical names of the findings of a method's head as the server makes it, in the order of its logits.
+
+    Of a private head, which the server has no part in, any will do.
+
+    Raises
+    ------
+    StudyError
+        If the head is shared, and the agreement does not name its findings.
+    """
+    if not METHODS[method].sharing(agreed.federation).head:
+        return ("any",)
+    names = common_names(Findings.model_validate(agreed.settings["findings"]))
+    if names is None:
+        raise StudyError(f"method {method!r} shares a head, and the agreement names no findings of it. Make new kits.")
+    return names

@@ -1,20 +1,23 @@
 """A site's own record of every message out and in: a line each, chained by hashes, so that a change shows.
 
 Each line holds the hash of the line before, and one of itself. Who deletes or changes a line would have to write all
-later ones anew; who keeps the hash of a last line elsewhere, on paper or at a colleague's, sees that, too.
+later ones anew. Who keeps the hash of a last line elsewhere, on paper or at a colleague's, sees that, too, and whether
+lines are missing at the end, which nothing in the file can show.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from polyhead.atomic import append_durably
-from polyhead.errors import RunError
+from polyhead.atomic import append_durably, make_folders
+from polyhead.errors import RunError, UpdateError
 from polyhead.limited_file import limited_file
 
 __all__ = ["Part", "Summary", "record", "verify"]
@@ -58,15 +61,17 @@ def record(file: Path, direction: Literal["in", "out"], about: Mapping[str, Any]
         If the disk is full.
     RunError
         If the record's last line is damaged.
+    UpdateError
+        If the message cannot be written in a line that `verify` would pass; nothing is added.
     """
-    last = _last_hash(file)
     tensors = [[part.name, part.dtype, list(part.shape), part.bytes, part.sha256] for part in parts]
     line = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "direction": direction,
-        **{"about": dict(about), "bytes": sum(part.bytes for part in parts), "tensors": tensors, "before": last},
+        **{"about": dict(about), "bytes": sum(part.bytes for part in parts), "tensors": tensors},
     }
-    append_durably(file, json.dumps({**line, "sha256": _hash_of(line)}) + "\n")
+    with _alone(file):
+        append_durably(file, _text_of(line | {"before": _last_hash(file)}))
 
 
 def verify(file: Path) -> Summary:
@@ -89,6 +94,28 @@ def verify(file: Path) -> Summary:
     return Summary(messages, size, before)
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Wait for another process of the site: a line between our look at the last and our own would break the chain."""
+    make_folders(file.parent)
+    with file.with_name(f".{file.name}.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _text_of(line: Mapping[str, Any]) -> str:
+    """Return a line of the record. What a stranger sent may be anything, and must not make the record look changed."""
+    try:
+        text = json.dumps({**line, "sha256": _hash_of(line)}) + "\n"
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise UpdateError(f"a message holds what no record can ({type(problem).__name__}).") from problem
+    if len(text) > _LONGEST:
+        raise UpdateError(f"a message holds {len(text):,} bytes beside its tensors; a record takes {_LONGEST:,}.")
+    if not _is_whole(text.encode()):
+        raise UpdateError("a message holds what no record can (names that are no text).")
+    return text
+
+
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with limited_file(file, RunError, _MOST_BYTES) as opened:
         number = 0
@@ -98,14 +125,20 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _checked(file: Path, number: int | str, raw: bytes) -> dict[str, Any]:
+    if not _is_whole(raw):
+        raise RunError(f"{file}, line {number}: was changed or cut off.")
+    return dict(json.loads(raw))
+
+
+def _is_whole(raw: bytes) -> bool:
+    """Tell whether a line is one of ours, to the last character: a key that stands twice is read as the second."""
     try:
         line = json.loads(raw)
         content = {key: value for key, value in line.items() if key != "sha256"}
-        if line["sha256"] == _hash_of(content) and raw.endswith(b"\n"):
-            return dict(line)
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        pass
-    raise RunError(f"{file}, line {number}: was changed or cut off.")
+        form = isinstance(line["bytes"], int) and line["direction"] in ("in", "out")
+        return form and line["sha256"] == _hash_of(content) and raw == f"{json.dumps(line)}\n".encode()
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 def _last_hash(file: Path) -> str:

@@ -7,10 +7,10 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from polyhead.deployment.agreed import Agreed, plan_of
+from polyhead.deployment.agreed import Agreed, head_findings, model_of, plan_of
 from polyhead.deployment.events import append_event, read_events
 from polyhead.deployment.question import FINISHED, IDLE, READY, Question, Reply
 from polyhead.errors import PolyheadError, QuorumError, RunError
@@ -21,6 +21,7 @@ from polyhead.federation.run_lock import locked, signed
 from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot
 from polyhead.federation.snapshot_manifest import manifest_rounds, read_manifest
 from polyhead.federation.start import initial_shared
+from polyhead.federation.transfer import narrowed
 from polyhead.federation.update import SiteUpdate
 
 __all__ = ["EVENTS", "Carry", "Segment", "run_segment", "store_of"]
@@ -113,9 +114,8 @@ def _start(server: _Server) -> Snapshot:
         return found
     agreed, segment = server.agreed, server.segment
     plan = plan_of(agreed, segment.method, segment.seed)
-    if plan.sharing.head:
-        raise RunError(f"method {segment.method!r} shares heads: the agreement must name their findings, and does not.")
-    shared = initial_shared(agreed.model, plan.sharing, segment.seed, ["any"])
+    findings = head_findings(agreed, segment.method)
+    shared = initial_shared(model_of(agreed), plan.sharing, segment.seed, findings)
     return save_snapshot(Snapshot(0, shared, dict.fromkeys(agreed.sites, PrivateFile(0, None))), server.store)
 
 
@@ -179,7 +179,8 @@ def _ask(server: _Server, names: Sequence[str], round_: int, state: Snapshot) ->
 def _finish(server: _Server, state: Snapshot) -> None:
     """Ask every site to make its model and predictions, which stay with it; who has them says so at once."""
     kept, rules = _kept(server.store), server.agreed.federation
-    asked = {site: _question(server, "finish", site, state, kept) for site in server.agreed.sites}
+    sent = replace(state, shared=narrowed(state.shared, rules.transfer))
+    asked = {site: _question(server, "finish", site, sent, kept) for site in server.agreed.sites}
     idle = _told_idle(server)
     for reply in server.carry(asked):
         if reply.content == FINISHED:

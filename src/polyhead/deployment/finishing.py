@@ -3,6 +3,7 @@
 What leaves is that it is done, and of the results what the site's policy allows.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,10 +14,10 @@ import polars as pl
 
 from polyhead.atomic import write_atomically
 from polyhead.deployment.agreed import Agreed
-from polyhead.deployment.hospital import Hospital, alone, refuse_other_agreement, take_part
-from polyhead.deployment.own_states import keep_own, load_own
+from polyhead.deployment.best_states import find_best, load_best
+from polyhead.deployment.hospital import Hospital, alone, own_state, refuse_other_agreement, take_part
 from polyhead.deployment.question import FINISHED, IDLE, READY, UNFINISHED, Content, Question
-from polyhead.deployment.release import Release, filter_tables, read_policy, withheld
+from polyhead.deployment.release import Release, filter_tables, of_few_patients, read_policy, withheld
 from polyhead.errors import UpdateError
 from polyhead.evaluation import Evaluation, evaluate_run
 from polyhead.evaluation.collect import Model, read_run
@@ -29,6 +30,8 @@ from polyhead.outputs import output_files, write_outputs
 from polyhead.training.model import load_state
 
 __all__ = ["answer", "evaluate_at_home", "finish"]
+
+_log = logging.getLogger(__name__)
 
 
 def answer(hospital: Hospital, question: Question, run: Path, on_step: Callable[[], None] | None = None) -> Content:
@@ -77,17 +80,29 @@ def finish(hospital: Hospital, question: Question, run: Path, on_step: Callable[
     if question.shared.keys() != shared_names(model, plan.sharing):
         raise UpdateError("the server sent other entries than this study shares. Both must run the same study.")
     done.unlink(missing_ok=True)
-    keep_own(hospital.states, {question.own, *question.kept})
-    own = load_own(hospital.states, question.own, hospital.first)
-    load_state(model, {**question.shared, **own.model})
+    rounds_done = _load_final(hospital, question)
     if plan.federation.finetune != "none" and site.can_train:
         finetune(site, model, plan, on_step)
         if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
             raise UpdateError("fine-tuning diverged. Lower training.learning_rate or federation.finetune_steps.")
-    about = {"method": question.method, "seed": question.seed, "site": site.name, "rounds": question.round}
+    about = {"method": question.method, "seed": question.seed, "site": site.name, "rounds": rounds_done}
     where = run, question.method, question.seed, site.name
     write_outputs(site, model, hospital.study, about, model_folder(*where), predictions_folder(*where))
     write_finished(done, run, files)
+
+
+def _load_final(hospital: Hospital, question: Question) -> int:
+    """Load the state that becomes the site's model: the last, or its best; return after how many rounds that was."""
+    own = own_state(hospital, question)
+    best = find_best(hospital.states) if hospital.plan.federation.select == "best" else None
+    if best is None:
+        if hospital.plan.federation.select == "best" and hospital.site.can_train:
+            _log.warning("%s: has no validation AUROC; it gets the last state.", question.method)
+        load_state(hospital.model, {**question.shared, **own.model})
+        return question.round
+    _log.info("%s: best after %d rounds (%.4f).", question.method, best.rounds_done, best.auroc)
+    load_state(hospital.model, load_best(hospital.states, best))
+    return best.rounds_done
 
 
 def evaluate_at_home(agreed: Agreed, site: str, site_file: Path, run: Path, question: Question) -> Release | str:
@@ -113,7 +128,8 @@ def evaluate_at_home(agreed: Agreed, site: str, site_file: Path, run: Path, ques
         found = evaluate_run(run, replicates, methods)
         if policy.metrics == "nothing":
             return Release()
-        hidden = withheld(found.metrics, policy)
+        tests = (model.test for models in read_run(run, methods) for model in models)
+        hidden = of_few_patients(tests, policy) | withheld(found.metrics, policy)
         found = _without(run, hidden, methods, replicates) if hidden else found
         return filter_tables(found.metrics, found.comparisons, policy)
 

@@ -72,6 +72,8 @@ def _number(value: float | None) -> float:
 
 def _study_lines(agreed: Agreed) -> Iterator[str]:
     yield "# What all hospitals agreed on; where each has its data is its own affair."
+    if agreed.weights:
+        yield f"# Initial weights: SHA-256 {agreed.weights.sha256}"
     tables = {key: value for key, value in agreed.settings.items() if isinstance(value, dict)}
     yield from _plain_lines({key: value for key, value in agreed.settings.items() if key not in tables})
     for site in agreed.sites:

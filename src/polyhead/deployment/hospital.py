@@ -3,19 +3,22 @@
 Nothing here knows how a question came or where the answer goes.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from polyhead.config import StudyConfig
-from polyhead.deployment.agreed import Agreed, plan_of, study_at
+from polyhead.config import Findings, StudyConfig
+from polyhead.deployment.agreed import Agreed, head_findings, plan_of, study_at
+from polyhead.deployment.best_states import forget_later, keep_if_best
 from polyhead.deployment.budget import Budget, charge, limit_in, site_secret
 from polyhead.deployment.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.deployment.question import IDLE, Question
 from polyhead.deployment.release import policy_in
 from polyhead.errors import RunError, StudyError, UpdateError
-from polyhead.federation.methods import METHODS
+from polyhead.federation.federate import is_validated
+from polyhead.federation.methods import METHODS, lacking
 from polyhead.federation.private_state import PrivateState, check_private
 from polyhead.federation.run_lock import locked
 from polyhead.federation.site import Plan, Site, round_key, site_round
@@ -25,9 +28,12 @@ from polyhead.privacy_cost import steps_of
 from polyhead.sites import open_site, read_site, site_for
 from polyhead.toml_file import read_toml
 from polyhead.training.device import resolve_device
-from polyhead.training.model import SiteModel
+from polyhead.training.model import SiteModel, load_state
+from polyhead.validation import validation_auroc
 
-__all__ = ["Hospital", "alone", "open_hospital", "refuse_other_agreement", "take_part"]
+__all__ = ["Hospital", "alone", "open_hospital", "own_state", "refuse_other_agreement", "take_part"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,13 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     policy_in(own, str(site_file))
     limit = limit_in(own, agreed.privacy, str(site_file))
     study = study_at(agreed, name, own, site_file.parent, str(site_file))
-    plan, aliases = plan_of(agreed, method, seed), study.findings.aliases
-    source = open_site(study.site[0], read_site(study.site[0]), study, None)
-    chosen = METHODS[method].findings({name: source.manifest.findings}, aliases)
-    site = site_for(source, chosen[name], aliases)
+    plan = plan_of(agreed, method, seed)
+    manifest = read_site(study.site[0])
+    if plan.sharing.head:
+        _refuse_without_common(agreed, method, manifest.findings, study.findings)
+    source = open_site(study.site[0], manifest, study, None)
+    chosen = METHODS[method].findings({name: source.manifest.findings}, study.findings)
+    site = site_for(source, chosen[name], study.findings.aliases)
     budget = None
     if plan.has_noise:
         budget = Budget(folder, limit, plan.privacy.delta)
@@ -77,6 +86,16 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     model = build_models([site], study.model, plan.sharing, seed, device)[name]
     states = OwnStates(folder / method / f"seed-{seed}", name, f"{agreed.sha256}/{method}/{seed}")
     return Hospital(agreed, study, plan, site, model, part_model(model, plan.sharing)[1], states, budget)
+
+
+def _refuse_without_common(agreed: Agreed, method: str, names: Sequence[str], settings: Findings) -> None:
+    """Refuse to share a head without all of its findings, in words that may leave: the agreement's own names."""
+    head_findings(agreed, method)
+    if missing := lacking(names, settings):
+        raise UpdateError(
+            f"its data do not annotate {', '.join(missing)}, which the agreement names under findings.common: the head "
+            f"of {method!r} is shared."
+        )
 
 
 def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None] | None = None) -> SiteUpdate:
@@ -128,10 +147,43 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _train(hospital: Hospital, question: Question, on_step: Callable[[], None] | None) -> SiteUpdate:
+def own_state(hospital: Hospital, question: Question) -> PrivateState:
+    """Return the own state that a question is about; the whole state is kept if it is the site's best so far.
+
+    Raises
+    ------
+    RunError
+        If the own state is not there.
+    DiskError
+        If the disk is full.
+    """
     # What is not asked for any longer, or was never counted, goes first: it may be made anew.
     keep_own(hospital.states, {question.own, *question.kept})
     own = load_own(hospital.states, question.own, hospital.first)
+    rules = hospital.plan.federation
+    if rules.select == "best" and hospital.site.can_train:
+        forget_later(hospital.states, question.round, question.own)
+        if is_validated(rules, question.round):
+            _measure(hospital, question, own)
+    return own
+
+
+def _measure(hospital: Hospital, question: Question, own: PrivateState) -> None:
+    state = {**question.shared, **own.model}
+    try:
+        load_state(hospital.model, state)
+        auroc = validation_auroc(hospital.model, hospital.site)
+    except Exception as problem:  # As where all are in one place, it ends neither the round nor the federation.
+        _log.warning(
+            "after %d rounds: not validated, so this state cannot become the best: %s", question.round, problem
+        )
+    else:
+        if auroc is not None:
+            keep_if_best(hospital.states, question.round, question.own, auroc, state)
+
+
+def _train(hospital: Hospital, question: Question, on_step: Callable[[], None] | None) -> SiteUpdate:
+    own = own_state(hospital, question)
     _charge(hospital, question, own)
     update, own = site_round(
         hospital.site, hospital.model, hospital.plan, question.round, question.shared, own, on_step

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from polyhead.accountant import epsilon_of, most_repeats
 from polyhead.config import Training
-from polyhead.deployment.agreed import Agreed, plan_of
+from polyhead.deployment.agreed import Agreed, head_findings, plan_of
 from polyhead.federation.start import initial_shared
+from polyhead.federation.transfer import narrowed
 from polyhead.privacy_cost import costly, steps_of
 
-__all__ = ["Cost", "Leaving", "what_it_costs", "what_leaves"]
+__all__ = ["Cost", "Leaving", "heads_that_leave", "what_it_costs", "what_leaves"]
 
 
 @dataclass(frozen=True)
@@ -64,5 +65,13 @@ def what_leaves(agreed: Agreed) -> Iterator[Leaving]:
     """Say for each method of an agreement what leaves a site in a round, beside images counted and mean loss."""
     for method in agreed.settings["methods"]:
         sharing = plan_of(agreed, method, agreed.settings["seeds"][0]).sharing
-        tensors = initial_shared(agreed.model, sharing, 0, ["any"]).values()
+        shared = initial_shared(agreed.model, sharing, 0, head_findings(agreed, method))
+        tensors = narrowed(shared, agreed.federation.transfer).values()
         yield Leaving(method, len(tensors), sum(one.numel() * one.element_size() for one in tensors))
+
+
+def heads_that_leave(agreed: Agreed) -> dict[str, tuple[str, ...]]:
+    """Return the methods whose head is shared, each with the canonical names of its findings."""
+    methods = agreed.settings["methods"]
+    shared = [method for method in methods if plan_of(agreed, method, agreed.settings["seeds"][0]).sharing.head]
+    return {method: head_findings(agreed, method) for method in shared}

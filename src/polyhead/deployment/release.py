@@ -1,11 +1,12 @@
 """What of a site's results may leave its house: its own policy, and the filter that keeps to it.
 
-A finding that too few test images have, or lack, is not sent at all; nor is anything computed from it. Counts of the
-others are rounded, and metrics too: from all digits of an AUROC one could work out the exact counts.
+A finding that too few patients have, or lack, in the test images is not sent at all; nor is anything computed from it.
+Ten images of one patient are one patient. Counts of the others are rounded, and metrics too: from all digits of an
+AUROC one could work out the exact counts.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,17 @@ from polyhead.evaluation import ALL_SEEDS, MEAN
 from polyhead.findings import closest
 from polyhead.toml_file import read_toml
 
-__all__ = ["Policy", "Release", "filter_tables", "policy_in", "policy_words", "read_policy", "read_release", "withheld"]
+__all__ = [
+    "Policy",
+    "Release",
+    "filter_tables",
+    "of_few_patients",
+    "policy_in",
+    "policy_words",
+    "read_policy",
+    "read_release",
+    "withheld",
+]
 
 _DIGITS = 4
 _MOST_ROWS = 30_000  # of a record's line, which holds them all, less than it may have
@@ -40,8 +51,8 @@ class Policy:
     metrics
         ``auroc``: AUROCs with their intervals, differences with theirs, rounded counts; or ``nothing``.
     least
-        A finding leaves only if at least so many test images have it, so many lack it, and they are of so many
-        patients; counts are rounded to multiples of it.
+        A finding leaves only if at least so many patients have it in the test images, and so many others lack it;
+        counts are rounded to multiples of it.
     """
 
     metrics: str = "auroc"
@@ -89,20 +100,39 @@ def policy_words(policy: Policy) -> str:
         return "No result leaves this house."
     return (
         "Of the results leave: names of findings, AUROCs and differences between methods with intervals and p-values, "
-        f"and counts rounded to multiples of {policy.least}. A finding stays here if fewer than {policy.least} test "
-        "images have it or lack it, or they are of fewer patients."
+        f"and counts rounded to multiples of {policy.least}. A finding stays here if fewer than {policy.least} "
+        "patients have it in the test images, or fewer others lack it."
     )
 
 
+def of_few_patients(tests: Iterable[pl.DataFrame], policy: Policy) -> set[str]:
+    """Return the findings that too few patients have, or lack, in the test images: nothing of them may leave.
+
+    A patient with the finding on one image has it; who lacks it has images annotated for it, and it is on none.
+
+    Parameters
+    ----------
+    tests
+        Predictions on test images, with the columns of `polyhead.predictions.COLUMNS`.
+    """
+    hidden: set[str] = set()
+    for test in tests:
+        patients = test.drop_nulls("label").group_by("finding", "patient_id").agg(pl.col("label").max())
+        counts = patients.group_by("finding").agg(have=(pl.col("label") == 1).sum(), lack=(pl.col("label") == 0).sum())
+        enough = counts.filter(pl.min_horizontal("have", "lack") >= policy.least)
+        hidden |= {*test["finding"]} - {*enough["finding"]}
+    return hidden
+
+
 def withheld(metrics: pl.DataFrame, policy: Policy) -> set[str]:
-    """Return the findings of a site's ``metrics.csv`` of which nothing may leave."""
+    """Return the findings of a site's ``metrics.csv`` whose images alone are too few; see `of_few_patients`."""
     findings = metrics.filter((pl.col("metric") == "auroc") & (pl.col("finding") != MEAN))
     few = pl.min_horizontal(*(pl.col(count).fill_null(0) for count in _COUNTS)) < policy.least
     return set(findings.filter(few)["finding"])
 
 
 def filter_tables(metrics: pl.DataFrame, comparisons: pl.DataFrame, policy: Policy) -> Release:
-    """Return what may leave of a site's ``metrics.csv`` and ``comparisons.csv``.
+    """Return what may leave of a site's ``metrics.csv`` and ``comparisons.csv``, less findings of too few patients.
 
     Means and corrected p-values are of all findings: where one is withheld they are left out. To have them, evaluate
     the others alone.

@@ -18,6 +18,7 @@ from polyhead.federation.flat import flatten, unflatten
 from polyhead.federation.means import ReadPiece, coordinate_median, trimmed_mean, weighted_mean
 from polyhead.federation.outliers import Distance, finite_distance, too_far, usual_distance
 from polyhead.federation.spool import clear_spool, read_piece, spool_state
+from polyhead.federation.transfer import widened
 from polyhead.federation.update import SiteUpdate, check_finite, check_update, reason_of, shown
 
 __all__ = ["Aggregate", "aggregate"]
@@ -92,12 +93,12 @@ def aggregate(
     Parameters
     ----------
     updates
-        Sorted by site; of two from one site the second is dropped. The next is asked for when the one before is dealt
-        with: its tensors may then be written over.
+        As they travelled, sorted by site; of two from one site the second is dropped. The next is asked for when the
+        one before is dealt with: its tensors may then be written over.
     current
-        The shared entries that the sites started from, finite and on the CPU.
+        The shared entries that the sites started from, finite, on the CPU, and in the precision of the mean.
     federation
-        ``aggregation``, ``trim``, ``weighting``, ``distance_rule`` and ``distance_factor`` are read.
+        ``transfer``, ``aggregation``, ``trim``, ``weighting``, ``distance_rule`` and ``distance_factor`` are read.
     spool
         Folder for the updates of this round. Nothing is written there if the mean is the weighted one and distances
         decide nothing; afterwards it is gone, unless other files were in it.
@@ -144,22 +145,23 @@ def _sound_updates(updates: Iterable[SiteUpdate], round_: _Round) -> Iterator[Si
             _log.warning("site %s, round %s: sent another update; only the first is looked at.", name, round_.number)
             continue
         try:
-            found = _check(update, round_)
+            wide, found = _check(update, round_)
         except UpdateError as problem:
             _leave_out(round_, update, reason_of(update, problem))
             continue
-        read = _keep(update, round_) if round_.measure or round_.robust else None
+        read = _keep(wide, round_) if round_.measure or round_.robust else None
         round_.sound[name] = _Sound(replace(update, state={}), found, read)
-        yield update
+        yield wide
 
 
-def _check(update: SiteUpdate, round_: _Round) -> Distance:
-    """Return the update's distance from the current backbone; 0 if it decides nothing."""
-    check_update(update, round_.current, round_.number)
+def _check(update: SiteUpdate, round_: _Round) -> tuple[SiteUpdate, Distance]:
+    """Return the update in the types of the current backbone, and its distance from it; 0 if it decides nothing."""
+    check_update(update, round_.current, round_.number, round_.federation.transfer)
+    wide = replace(update, state=widened(update.state, like=round_.current))
     if round_.measure:
-        return finite_distance(update, round_.current)
-    check_finite(update)
-    return Distance(0.0, 0.0)
+        return wide, finite_distance(wide, round_.current)
+    check_finite(wide)
+    return wide, Distance(0.0, 0.0)
 
 
 def _keep(update: SiteUpdate, round_: _Round) -> ReadPiece:

@@ -16,9 +16,10 @@ from polyhead.federation.aggregate import Aggregate, aggregate
 from polyhead.federation.private_state import PrivateFile
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.snapshot import Snapshot, Store, save_snapshot
+from polyhead.federation.transfer import narrowed, widened
 from polyhead.federation.update import SiteUpdate, is_finite
 
-__all__ = ["Answer", "OnRound", "Sites", "federate", "state_bytes"]
+__all__ = ["Answer", "OnRound", "Sites", "federate", "is_validated", "state_bytes"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,10 +62,11 @@ class Sites:
     names
         In alphabetical order.
     ask
-        Given a round and the state before it, lets each site take its part and yields the answers in the order of
-        `names`, so that sums are the same bits in every engine. What it raises ends the federation.
+        Given a round and the state before it, with the shared entries as they travel, lets each site take its part and
+        yields the answers in the order of `names`, so that sums are the same bits in every engine. What it raises ends
+        the federation.
     validate
-        Returns AUROCs of a state on the sites' validation images, of those sites that have one.
+        Returns AUROCs of a state, as it travels, on the sites' validation images, of those sites that have one.
     """
 
     names: Sequence[str]
@@ -116,6 +118,8 @@ def federate(
     ------
     QuorumError
         If too few sites could be counted in every attempt at a round; the state before it is kept.
+    UpdateError
+        If the shared entries hold what cannot travel; see `polyhead.federation.transfer.narrowed`.
     DiskError
         If a disk is full; the state before the round is kept.
     """
@@ -160,10 +164,11 @@ def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
 def _attempt(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
     rows: dict[str, RoundRow] = {}
     private: dict[str, PrivateFile] = {}
-    updates = _updates(loop, round_, state, rows, private)
+    sent = _as_sent(loop, state)
+    updates = _updates(loop, round_, sent, rows, private)
     mean = aggregate(
         updates,
-        state.shared,
+        widened(sent.shared, like=state.shared),
         loop.federation,
         loop.store.folder / "round",
         sites=len(loop.sites.names),
@@ -207,10 +212,20 @@ def _tell(loop: _Loop, row: RoundRow) -> None:
 
 def _validate(loop: _Loop, state: Snapshot) -> dict[str, float]:
     """Measure sites' AUROCs on their validation images under a new state; empty in rounds without validation."""
-    every, last = loop.federation.validate_every, loop.federation.rounds
-    if not (every and loop.sites.validate and (state.rounds_done % every == 0 or state.rounds_done == last)):
+    if loop.sites.validate is None or not is_validated(loop.federation, state.rounds_done):
         return {}
-    return loop.sites.validate(state)
+    return loop.sites.validate(_as_sent(loop, state))
+
+
+def _as_sent(loop: _Loop, state: Snapshot) -> Snapshot:
+    """Return a state as the sites get to see it; what is kept of it stays in full precision."""
+    return replace(state, shared=narrowed(state.shared, loop.federation.transfer))
+
+
+def is_validated(federation: Federation, rounds_done: int) -> bool:
+    """Tell whether the state after so many rounds is measured on the sites' validation images."""
+    every, last = federation.validate_every, federation.rounds
+    return bool(every and rounds_done and (rounds_done % every == 0 or rounds_done == last))
 
 
 def state_bytes(state: object) -> int:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from polyhead.config import Federation
+from polyhead.config import Findings as Settings
 from polyhead.errors import StudyError
 from polyhead.federation.sharing import NOTHING, Sharing
 from polyhead.findings import canonical_name, closest, match_findings, shared_findings
 
-__all__ = ["METHODS", "Method", "choose_methods"]
+__all__ = ["METHODS", "Method", "choose_methods", "common_names", "lacking"]
 
 Findings = Mapping[str, Sequence[str]]
 
@@ -25,16 +26,16 @@ class Method:
     sharing
         What leaves a site, given the study's federation settings.
     findings
-        Given each site's findings and the study's aliases, those that the method trains, in the site's own spelling
-        and in the order of the head's logits.
+        Given each site's findings and the study's settings of findings, those that the method trains, in the site's own
+        spelling and in the order of the head's logits.
     """
 
     name: str
     sharing: Callable[[Federation], Sharing]
-    findings: Callable[[Findings, Mapping[str, str]], dict[str, tuple[str, ...]]]
+    findings: Callable[[Findings, Settings], dict[str, tuple[str, ...]]]
 
 
-def choose_methods(names: Sequence[str], findings: Findings, aliases: Mapping[str, str]) -> list[Method]:
+def choose_methods(names: Sequence[str], findings: Findings, settings: Settings) -> list[Method]:
     """Look up a study's methods and make sure that each can be run on its sites.
 
     Raises
@@ -45,26 +46,60 @@ def choose_methods(names: Sequence[str], findings: Findings, aliases: Mapping[st
     for name in names:
         if name not in METHODS:
             raise StudyError(f"key 'methods': {name!r} is unknown; {closest(name, METHODS)}.")
-        METHODS[name].findings(findings, aliases)
+        METHODS[name].findings(findings, settings)
     return [METHODS[name] for name in names]
 
 
-def _own_findings(findings: Findings, aliases: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+def common_names(settings: Settings) -> tuple[str, ...] | None:
+    """Return the canonical names of the findings of a shared head, in the order of its logits; None if left blank.
+
+    Raises
+    ------
+    StudyError
+        If two of them mean the same.
+    """
+    if settings.common is None:
+        return None
+    seen: dict[str, str] = {}
+    for name in settings.common:
+        canonical = canonical_name(name, settings.aliases)
+        if canonical in seen:
+            raise StudyError(
+                f"key 'findings.common': {seen[canonical]!r} and {name!r} both mean {canonical!r}. Keep one."
+            )
+        seen[canonical] = name
+    return tuple(sorted(seen))
+
+
+def lacking(names: Sequence[str], settings: Settings) -> tuple[str, ...]:
+    """Return the canonical names of the study's common findings that a site with these findings does not annotate."""
+    have = {canonical_name(name, settings.aliases) for name in names}
+    return tuple(name for name in common_names(settings) or () if name not in have)
+
+
+def _own_findings(findings: Findings, settings: Settings) -> dict[str, tuple[str, ...]]:
     """Every site keeps all of its own findings."""
+    aliases = settings.aliases
     match_findings(findings, aliases)
     return {site: tuple(sorted(names, key=lambda n: canonical_name(n, aliases))) for site, names in findings.items()}
 
 
-def _common_findings(findings: Findings, aliases: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Only the findings that every site annotates under one canonical name."""
-    common = shared_findings(findings, aliases)
+def _common_findings(findings: Findings, settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Only the findings that the study names, or else that every site annotates, under one canonical name."""
+    matched = match_findings(findings, settings.aliases)
+    for site, names in findings.items():
+        if missing := lacking(names, settings):
+            raise StudyError(
+                f"site {site}: does not annotate {missing[0]!r}, which the study names under key 'findings.common'; "
+                f"{closest(missing[0], names)}. Match names under [findings.aliases], or take it out of the key."
+            )
+    common = common_names(settings) or shared_findings(findings, settings.aliases)
     if not common:
         have = "; ".join(f"{site}: {', '.join(names)}" for site, names in findings.items())
         raise StudyError(
             "method 'conventional' needs a finding that all sites annotate, and there is none. "
             f"Leave the method out, or match names under [findings.aliases]. {have}."
         )
-    matched = match_findings(findings, aliases)
     return {site: tuple(matched[name][site] for name in common) for site in findings}
 
 

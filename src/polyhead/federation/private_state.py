@@ -32,10 +32,13 @@ class PrivateState:
         The entries of its model that are not shared: the head, and private BatchNorm layers.
     optimizer
         Its optimizer's state; empty before the first round.
+    rounds_done
+        Number of rounds of the federation after which it is; 0 is what the site begins with.
     """
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor] = field(default_factory=dict)
+    rounds_done: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def load_private(folder: Path, site: str, file: PrivateFile) -> PrivateState:
         raise RunError(f"{path}: is not kept here, but in the house of {site}. Ask that site.")
     tensors = read_tensors(path, RunError, most_bytes=file.stored.bytes, stored=file.stored)
     last = {name: tensor.permute(0, 3, 1, 2) for name, tensor in _part(tensors, _LAST).items()}
-    return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/") | last)
+    return PrivateState(_part(tensors, "model/"), _part(tensors, "optimizer/") | last, file.rounds_done)
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -40,6 +40,8 @@ def draw_key(secret: bytes, about: Sequence[object], states: Mapping[str, Mappin
     for part, state in sorted(states.items()):
         for name, tensor in sorted(state.items()):
             plain = tensor.detach().cpu()
+            # What travelled in half precision is the same values when it is widened.
+            plain = plain.float() if plain.dtype in (torch.float16, torch.bfloat16) else plain
             digest.update(repr((part, name, str(plain.dtype), tuple(plain.shape))).encode())
             digest.update(memory_of(plain))
     return hmac.digest(secret, digest.digest(), "sha256")

@@ -11,6 +11,7 @@ from polyhead.errors import UpdateError
 from polyhead.federation.private_state import PrivateState
 from polyhead.federation.secret_draw import data_hash, draw_key
 from polyhead.federation.sharing import NOTHING, Sharing, shared_names
+from polyhead.federation.transfer import narrowed
 from polyhead.federation.update import SiteUpdate
 from polyhead.printable import printable
 from polyhead.training.dataset import SplitData
@@ -84,6 +85,8 @@ def site_round(
 ) -> tuple[SiteUpdate, PrivateState]:
     """Take part in one round: load what is shared and what is private, train, part the two again.
 
+    A site that begins late warms its private head first; see `_begins_late`.
+
     Parameters
     ----------
     model
@@ -100,15 +103,16 @@ def site_round(
     Returns
     -------
     SiteUpdate
-        Everything that leaves the site. On a CPU its tensors are the model's own, not copies: average or send it before
-        the model is used again.
+        Everything that leaves the site, as it travels. On a CPU its tensors may be the model's own, not copies: average
+        or send it before the model is used again.
     PrivateState
         Everything that does not.
 
     Raises
     ------
     UpdateError
-        If the server asks for anything but what this site's own study shares, such as the head.
+        If the server asks for anything but what this site's own study shares, such as the head; or a weight has grown
+        beyond what can travel.
     """
     _refuse_strangers(shared, shared_names(model, plan.sharing))
     mechanism = None
@@ -116,6 +120,8 @@ def site_round(
         key = round_key(site, plan, round_, shared, private)
         mechanism = Mechanism(plan.privacy.noise, plan.privacy.clip, key)
     load_state(model, {**shared, **private.model})
+    if _begins_late(plan, round_, private):
+        _warm_up(site, model, plan, on_step)
     steps = plan.federation.local_steps
     loss, optimizer = train_locally(
         model,
@@ -127,10 +133,35 @@ def site_round(
         mechanism,
     )
     state = model.state_dict()
+    sent = narrowed({name: state.pop(name).cpu() for name in shared}, plan.federation.transfer)
     # Without noise in them, loss and number of images would tell of a patient, under every method of the study.
     examples, said = (1, None) if plan.privacy.noise else (len(site.train), loss)
-    update = SiteUpdate(site.name, round_, examples, said, {name: state.pop(name).cpu() for name in shared})
-    return update, PrivateState(copy_state(state), optimizer if plan.training.optimizer_state == "keep" else {})
+    update = SiteUpdate(site.name, round_, examples, said, sent)
+    kept = optimizer if plan.training.optimizer_state == "keep" else {}
+    return update, PrivateState(copy_state(state), kept, round_ + 1)
+
+
+def _begins_late(plan: Plan, round_: int, private: PrivateState) -> bool:
+    """Tell whether a site's private head is still the one it begins with, on a backbone that others have trained.
+
+    Its first gradients would pull the backbone towards a head of random numbers. A shared head is trained as far as the
+    backbone, and where nothing is shared nobody is late. In a study with noise nobody is warmed: the head would carry
+    the data, without noise, into all that is sent later.
+    """
+    return (
+        not plan.has_noise
+        and round_ > 0
+        and private.rounds_done == 0
+        and plan.sharing.backbone
+        and not plan.sharing.head
+    )
+
+
+def _warm_up(site: Site, model: SiteModel, plan: Plan, on_step: Callable[[], None] | None) -> None:
+    """Train the head alone for a round's number of steps, with an optimizer, schedule and chance of its own."""
+    steps = plan.federation.local_steps
+    stretch = Stretch(0, steps, steps, (plan.seed, site.name, "warm-up"), head_only=True)
+    train_locally(model, site.train, plan.training, stretch, {}, on_step)
 
 
 def round_key(site: Site, plan: Plan, round_: int, shared: Mapping[str, torch.Tensor], private: PrivateState) -> bytes:

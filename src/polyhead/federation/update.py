@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from polyhead.errors import UpdateError
+from polyhead.federation.transfer import Transfer, travelling_type
 from polyhead.printable import printable
 
 __all__ = [
@@ -47,7 +48,7 @@ class SiteUpdate:
     loss
         Mean training loss of the round; None in a study with noise.
     state
-        The shared entries of the site's model after local training.
+        The shared entries of the site's model after local training, in the precision in which they travel.
     """
 
     site: str
@@ -57,7 +58,12 @@ class SiteUpdate:
     state: dict[str, torch.Tensor]
 
 
-def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor], expected_round: int | None = None) -> None:
+def check_update(
+    update: SiteUpdate,
+    current: Mapping[str, torch.Tensor],
+    expected_round: int | None = None,
+    transfer: Transfer = "full",
+) -> None:
     """Refuse an update that cannot be averaged; whether its values are finite is asked elsewhere.
 
     `check_finite` asks that, and `polyhead.federation.outliers.finite_distance`, which goes through them anyway.
@@ -68,6 +74,8 @@ def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor], expect
         The shared entries that the sites started from: the names, shapes and types an update must have.
     expected_round
         The round under way; None if any will do.
+    transfer
+        How entries like `current` travel: an update must have those types; ``full`` if `current` has travelled itself.
 
     Raises
     ------
@@ -81,7 +89,7 @@ def check_update(update: SiteUpdate, current: Mapping[str, torch.Tensor], expect
     _check_names(update, current)
     for name in sorted(current):
         try:
-            fault = _tensor_fault(name, update.state[name], current[name])
+            fault = _tensor_fault(name, update.state[name], current[name], transfer)
         except (RuntimeError, NotImplementedError):  # A tensor of some other world within PyTorch.
             fault = "cannot be computed with. Send what state_dict() gives."
         if fault:
@@ -169,7 +177,7 @@ def _check_names(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> Non
         raise refused(update, " ".join(faults))
 
 
-def _tensor_fault(name: str, tensor: object, wanted: torch.Tensor) -> str | None:
+def _tensor_fault(name: str, tensor: object, wanted: torch.Tensor, transfer: Transfer) -> str | None:
     # A parameter, or a tensor that leads a life of its own on another device, is not what state_dict() gives.
     if type(tensor) is not torch.Tensor:
         return f"is {shown(tensor)}, not a plain tensor."
@@ -177,8 +185,10 @@ def _tensor_fault(name: str, tensor: object, wanted: torch.Tensor) -> str | None
         return f"is not a dense tensor on the CPU ({tensor.layout}, {tensor.device}). Send what state_dict() gives."
     if tensor.requires_grad or tensor.is_neg() or tensor.is_conj():
         return "is bound to a computation. Send what state_dict() gives."
-    if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
-        return f"is {_kind(tensor)} instead of {_kind(wanted)}. Site and server must run the same study."
+    dtype = travelling_type(wanted, transfer)
+    if tensor.shape != wanted.shape or tensor.dtype != dtype:
+        found, due = _kind(tensor, tensor.dtype), _kind(wanted, dtype)
+        return f"is {found} instead of {due}. Site and server must run the same study."
     if not _is_backed(tensor):
         return "has no values. Send what state_dict() gives."
     if name.endswith("running_var") and tensor.numel() and tensor.min() < 0:
@@ -216,10 +226,10 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _kind(tensor: torch.Tensor) -> str:
+def _kind(tensor: torch.Tensor, dtype: torch.dtype) -> str:
     if tensor.dim() > 8:
-        return f"{tensor.dtype} of {tensor.dim()} dimensions"
-    return f"{tensor.dtype} {tuple(tensor.shape)}"
+        return f"{dtype} of {tensor.dim()} dimensions"
+    return f"{dtype} {tuple(tensor.shape)}"
 
 
 def _listed(names: Collection[str]) -> str:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from threading import Condition
-from typing import Any
 
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, SendOrder, Task
@@ -22,7 +21,8 @@ from polyhead.deployment.question import Question, Reply
 from polyhead.deployment.results import run_evaluation
 from polyhead.errors import RunError, UpdateError
 from polyhead.flare.layout import AGREEMENT, STATES, local_folder
-from polyhead.flare.messages import arrays_of, question_message, read_answer
+from polyhead.flare.messages import question_message, read_answer
+from polyhead.training.packed import pack_tensors
 
 __all__ = ["TASK", "FederationController"]
 
@@ -34,6 +34,8 @@ TASK = "question"
 _GLANCE = 0.5  # seconds between looks at who is gone
 _NOT_HERE = "was not connected when the segment began. It takes part from the next one on; start the site."
 _GONE = "it gives no sign of life. If its process ended, it comes back with the next segment."
+# Characters of a site's reason that are kept: it is written into the events, which are read again and again.
+_LONGEST = 1000
 # Seconds that a site's process has to begin.
 _START = 120.0
 
@@ -116,10 +118,10 @@ class FederationController(Controller):
     def _send(self, asked: Mapping[str, Question], here: set[str], fl_ctx: FLContext) -> dict[str, Task]:
         """Give each site that is here a task of its own: nobody learns what another was told."""
         tasks = {}
-        arrays: Mapping[str, Any] = arrays_of(next(iter(asked.values())).shared) if asked else {}
+        packed = pack_tensors(next(iter(asked.values())).shared if asked else {})
         for site, question in asked.items():
             if site in here:
-                task = Task(TASK, question_message(question, arrays), result_received_cb=self._receive)
+                task = Task(TASK, question_message(question, packed), result_received_cb=self._receive)
                 self.send(task, fl_ctx, targets=[site], send_order=SendOrder.ANY)
                 tasks[site] = task
         return tasks
@@ -163,5 +165,9 @@ def _reply(site: str, seconds: float, message: Shareable | str, kind: str, agree
     try:
         content, failure = read_answer(message, site, kind, agreed)
     except UpdateError as problem:
-        return Reply(site, seconds, failure=str(problem))
+        content, failure = None, str(problem)
+    except Exception as problem:  # A stranger's message may do anything to who reads it; the other sites go on.
+        content, failure = None, f"what it sent cannot be read ({type(problem).__name__})."
+    if content is None and len(failure) > _LONGEST:
+        failure = f"{failure[:_LONGEST]} ..."
     return Reply(site, seconds, content, failure)

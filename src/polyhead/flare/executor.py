@@ -34,7 +34,6 @@ class FederationExecutor(Executor):
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
         """Answer a question, or say in words that may leave the house why there is no answer; record both."""
         root = Path(fl_ctx.get_prop(FLContextKey.WORKSPACE_OBJECT).get_root_dir())
-        record(root / AUDIT, "in", *content_of(shareable))
         message = self._answer(root, fl_ctx.get_identity_name(), shareable, abort_signal)
         # What is not on record does not leave.
         record(root / AUDIT, "out", *content_of(message))
@@ -42,6 +41,8 @@ class FederationExecutor(Executor):
 
     def _answer(self, root: Path, site: str, shareable: Shareable, abort_signal: Signal) -> Shareable:
         try:
+            # Within: a message that no record can hold is a stranger's, and gets no answer but that.
+            record(root / AUDIT, "in", *content_of(shareable))
             question = read_question(shareable)
             agreed = read_agreement(local_folder(root) / AGREEMENT)
             content = self._content(root, site, agreed, question, abort_signal)

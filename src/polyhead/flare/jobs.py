@@ -10,7 +10,7 @@ from polyhead.deployment.coordinator import Segment
 from polyhead.flare.controller import TASK, FederationController
 from polyhead.flare.executor import FederationExecutor
 
-__all__ = ["write_job"]
+__all__ = ["path_of", "write_job"]
 
 _APP = "app"
 # Seconds between a site's questions whether there is work; and until a site whose process died is given up.
@@ -45,8 +45,8 @@ def write_job(folder: Path, segment: Segment, deadline: float, silence: float, l
     job = folder / segment.name
     about = {"method": segment.method, "seed": segment.seed, "until": segment.until, "segment": segment.name}
     patience = {"deadline": deadline, "silence": silence}
-    workflow = {"id": "federation", "path": _path(FederationController), "args": {**about, **patience}}
-    executor = {"tasks": [TASK], "executor": {"path": _path(FederationExecutor), "args": {}}}
+    workflow = {"id": "federation", "path": path_of(FederationController), "args": {**about, **patience}}
+    executor = {"tasks": [TASK], "executor": {"path": path_of(FederationExecutor), "args": {}}}
     meta = {"name": segment.name, "resource_spec": {}, "deploy_map": {_APP: ["@ALL"]}, "min_clients": least_sites}
     files = {
         "meta.json": meta,
@@ -58,5 +58,6 @@ def write_job(folder: Path, segment: Segment, deadline: float, silence: float, l
     return job
 
 
-def _path(kind: type) -> str:
+def path_of(kind: type) -> str:
+    """Return what the engine knows a class by."""
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -18,13 +18,20 @@ from nvflare.lighter.impl.workspace import WorkspaceBuilder
 from nvflare.lighter.provisioner import Provisioner
 
 from polyhead.atomic import write_atomically
-from polyhead.errors import RunError
+from polyhead.deployment.weights import WEIGHTS
+from polyhead.errors import RunError, WeightsError
+from polyhead.flare.controller import FederationController
+from polyhead.flare.executor import FederationExecutor
+from polyhead.flare.gate import Gate
+from polyhead.flare.jobs import path_of
 from polyhead.flare.layout import AGREEMENT, local_folder
+from polyhead.limited_file import read_limited
 
 __all__ = ["Kits", "Server", "provision", "settle"]
 
 _ORGANIZATION = "federation"
 _PROJECT = "polyhead"
+_MOST_WEIGHTS = 2**34
 # Nobody ships code, runs shell commands, or starts another's job again.
 _COORDINATOR = {
     **dict.fromkeys(("submit_job", "manage_job", "download_job", "view", "operate"), "any"),
@@ -54,7 +61,9 @@ class Kits:
     admin_name: str
 
 
-def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, admin: str) -> Kits:
+def provision(
+    out: Path, agreement: str, sites: Sequence[str], server: Server, admin: str, weights: Path | None = None
+) -> Kits:
     """Make the kits of a federation.
 
     Parameters
@@ -66,11 +75,15 @@ def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, a
         See `polyhead.deployment.agreed.agreement_of`.
     admin
         The coordinator's name, such as an e-mail address.
+    weights
+        The agreement's initial weights. Server and sites get a copy: what stays at a site begins with them, too.
 
     Raises
     ------
     RunError
         If the folder is there, or the engine cannot make the kits.
+    WeightsError
+        If the weights cannot be read.
     """
     if out.exists():
         raise RunError(
@@ -94,6 +107,10 @@ def provision(out: Path, agreement: str, sites: Sequence[str], server: Server, a
     _close_server(kits.server, agreement)
     for kit in kits.sites.values():
         _close_site(kit, agreement)
+    if weights:
+        raw = read_limited(weights, WeightsError, _MOST_WEIGHTS)
+        for kit in (kits.server, *kits.sites.values()):
+            write_atomically(local_folder(kit) / WEIGHTS, raw, mode=0o400)
     return kits
 
 
@@ -154,8 +171,10 @@ def _close_site(kit: Path, agreement: str) -> None:
 
 def _resources(kit: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads((local_folder(kit) / "resources.json.default").read_text())
-    # Of the engine's own classes no job needs any.
-    settings["class_allow_list"] = ["polyhead."]
+    # All that a job names. A whole package would do for any callable in its modules, `FileIO` and `open_memmap` among
+    # them, with the job's own arguments.
+    settings["class_allow_list"] = [path_of(FederationController), path_of(FederationExecutor)]
+    settings["components"].append({"id": "gate", "path": path_of(Gate), "args": {}})
     return settings
 
 

@@ -1,7 +1,8 @@
-"""Questions and answers as the engine carries them: plain arrays and numbers, the same bits on both ends.
+"""Questions and answers as the engine carries them: plain numbers and one array, the same bits on both ends.
 
 An update's message holds the fields of a `SiteUpdate` and nothing else; results hold the columns of a `Release`; all
-other answers are one of a few words. Whatever arrives is checked without running any of it, or refused.
+other answers are one of a few words. The tensors of a message are one array, since the engine adds its own words to
+every array. Whatever arrives is checked without running any of it, or refused.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from nvflare.apis.shareable import Shareable
 
 from polyhead.deployment.agreed import Agreed
@@ -18,10 +20,11 @@ from polyhead.deployment.question import WORDS, Content, Question
 from polyhead.deployment.release import Release, read_release
 from polyhead.errors import UpdateError
 from polyhead.federation.update import SiteUpdate, check_update
+from polyhead.training.packed import pack_tensors, unpack_tensors
+from polyhead.training.tensor_file import memory_of
 
 __all__ = [
     "answer_message",
-    "arrays_of",
     "content_of",
     "failure_message",
     "question_message",
@@ -34,29 +37,13 @@ _BODY = "polyhead"
 _QUESTION = ("agreement", "method", "seed", "round", "own", "kept", "shared", "kind")
 _RESULTS = ("metrics", "comparisons")
 _FIELDS = ("site", "round", "examples", "loss", "state")
-# NumPy has no bfloat16: its bits travel under this prefix as whole numbers.
-_BITS = "bfloat16 bits/"
-_KINDS = "fiub"
 
 
-def arrays_of(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return copies of a state's tensors as arrays in the usual order of memory."""
-    arrays = {}
-    for name, tensor in state.items():
-        # A copy: the engine may read it after the model has been trained on.
-        plain = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        if plain.dtype == torch.bfloat16:
-            arrays[_BITS + name] = plain.view(torch.int16).numpy()
-        else:
-            arrays[name] = plain.numpy()
-    return arrays
-
-
-def question_message(question: Question, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Shareable:
-    """Return a question as a message; the arrays are its shared entries, made once for all sites."""
+def question_message(question: Question, packed: NDArray[np.uint8]) -> Shareable:
+    """Return a question as a message, with its shared entries as `pack_tensors` gives them, once for all sites."""
     message = Shareable()
     fields = {name: getattr(question, name) for name in _QUESTION if name not in ("kept", "shared")}
-    message[_BODY] = {**fields, "kept": list(question.kept), "shared": dict(arrays)}
+    message[_BODY] = {**fields, "kept": list(question.kept), "shared": packed}
     return message
 
 
@@ -74,9 +61,9 @@ def read_question(message: Shareable) -> Question:
             raise ValueError("other fields")
         kept = tuple(_count(one) for one in body["kept"])
         seed, round_, own = (_count(body[name]) for name in ("seed", "round", "own"))
-        shared = _tensors(body["shared"])
+        shared = unpack_tensors(body["shared"], UpdateError)
         return Question(str(body["agreement"]), str(body["method"]), seed, round_, own, kept, shared, body["kind"])
-    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+    except (AttributeError, KeyError, TypeError, ValueError, UpdateError) as problem:
         raise UpdateError(f"the server's message is no question ({problem}). Both need the same version.") from problem
 
 
@@ -132,7 +119,7 @@ def update_message(update: SiteUpdate, shared: Mapping[str, torch.Tensor]) -> Sh
     """
     check_update(update, shared)
     message = Shareable()
-    message[_BODY] = {**{name: getattr(update, name) for name in _FIELDS[:-1]}, "state": arrays_of(update.state)}
+    message[_BODY] = {**{name: getattr(update, name) for name in _FIELDS[:-1]}, "state": pack_tensors(update.state)}
     return message
 
 
@@ -150,39 +137,33 @@ def _update(message: Shareable, site: str) -> SiteUpdate:
         raise UpdateError(f"what it sent is no update (the engine says {message.get_return_code()!r}).")
     if body["site"] != site:
         raise UpdateError("the update carries another site's name. Send the name that the study gives it.")
-    try:
-        state = _tensors(body["state"])
-        return SiteUpdate(body["site"], body["round"], body["examples"], body["loss"], state)
-    except (TypeError, ValueError) as problem:
-        raise UpdateError(f"what it sent are no tensors ({problem}).") from problem
+    state = unpack_tensors(body["state"], UpdateError)
+    return SiteUpdate(body["site"], body["round"], body["examples"], body["loss"], state)
 
 
 def content_of(message: Shareable) -> tuple[dict[str, Any], list[Part]]:
-    """Return what a message holds, for the record: everything but arrays, and what there is to say of those."""
+    """Return what a message holds, for the record: everything but tensors, and what there is to say of those."""
     body = message.get(_BODY)
     fields = dict(body) if isinstance(body, dict) else {}
-    arrays = fields.pop("state", None) or fields.pop("shared", None) or {}
-    return fields, [_part(name, array) for name, array in sorted(arrays.items())]
+    packed = [fields.pop(name) for name in ("state", "shared") if name in fields]
+    return fields, [part for one in packed for part in _parts(one)]
 
 
-def _part(name: str, array: np.ndarray[Any, Any]) -> Part:
-    raw = np.ascontiguousarray(array)
-    return Part(name, str(array.dtype), array.shape, array.nbytes, hashlib.sha256(raw.data).hexdigest())
+def _parts(packed: object) -> list[Part]:
+    try:
+        tensors = unpack_tensors(packed, UpdateError)
+    except UpdateError:
+        # What cannot be read is refused, but it came, and is on record.
+        array = packed if isinstance(packed, np.ndarray) and packed.dtype.kind in "fiub" else np.zeros(0)
+        raw = np.ascontiguousarray(array)
+        sha256 = hashlib.sha256(raw.data).hexdigest()
+        return [Part(f"unreadable: {type(packed).__name__[:100]}", str(raw.dtype), raw.shape, raw.nbytes, sha256)]
+    return [_part(name, tensor) for name, tensor in sorted(tensors.items())]
 
 
-def _tensors(arrays: object) -> dict[str, torch.Tensor]:
-    if not isinstance(arrays, dict):
-        raise TypeError("no table of arrays")
-    tensors = {}
-    for name, array in arrays.items():
-        if not isinstance(name, str) or type(array) is not np.ndarray or array.dtype.kind not in _KINDS:
-            raise TypeError("an entry is no array of numbers")
-        tensor = torch.from_numpy(array)
-        if name.startswith(_BITS):
-            tensors[name.removeprefix(_BITS)] = tensor.view(torch.bfloat16)
-        else:
-            tensors[name] = tensor
-    return tensors
+def _part(name: str, tensor: torch.Tensor) -> Part:
+    sha256 = hashlib.sha256(memory_of(tensor)).hexdigest()
+    return Part(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), tensor.nbytes, sha256)
 
 
 def _count(value: object) -> int:

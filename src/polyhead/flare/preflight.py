@@ -16,6 +16,7 @@ from cryptography.x509 import Certificate, load_pem_x509_certificate
 from cryptography.x509.oid import NameOID
 
 from polyhead.deployment.agreed import Agreed, read_agreement
+from polyhead.deployment.weights import check_weights
 from polyhead.errors import RunError, StudyError
 from polyhead.flare.layout import AGREEMENT, local_folder
 from polyhead.limited_file import read_limited
@@ -87,7 +88,10 @@ def open_kit(folder: Path, role: Role) -> Kit:
     for file, one in ((files["certificate"], certificate), (files["authority"], authority)):
         _check_dates(file, one)
     until = min(certificate.not_valid_after_utc, authority.not_valid_after_utc)
-    return Kit(folder, name, host, port, _agreement(folder, name if role == "site" else None), until)
+    agreed = _agreement(folder, name if role == "site" else None)
+    if agreed.weights and role != "coordinator":
+        check_weights(agreed.weights)
+    return Kit(folder, name, host, port, agreed, until)
 
 
 def _files(own: str) -> dict[str, str]:

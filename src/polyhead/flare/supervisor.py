@@ -9,7 +9,7 @@ import math
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
@@ -27,7 +27,7 @@ from polyhead.errors import RunError
 from polyhead.flare.jobs import write_job
 from polyhead.flare.processes import silenced
 
-__all__ = ["Patience", "Post", "Tell", "run_federation", "run_study", "session_of"]
+__all__ = ["Patience", "Post", "Tell", "run_federation", "run_study", "session_of", "usual_length"]
 
 _log = logging.getLogger(__name__)
 _GLANCE = 0.5
@@ -167,7 +167,7 @@ def run_federation(
         number += 1
         late += done == rounds
         before = done
-        until = min(done + (length or _usual_length(read_events(events))), rounds)
+        until = min(done + (length or usual_length(read_events(events))), rounds)
         segment = Segment(f"{method}-{seed}-{secrets.token_hex(4)}", method, seed, until)
         last = _run(work, segment, work.least if done < rounds else 1)
         if last and last["event"] == "failed" and not last["again"]:
@@ -184,15 +184,16 @@ def _rounds_done(events: list[dict[str, Any]]) -> int:
     return max((event["round"] + 1 for event in events if event["event"] == "round"), default=0)
 
 
-def _usual_length(events: list[dict[str, Any]]) -> int:
-    """Return how many rounds take some ten minutes, by those of the last segment."""
-    times = [event["time"] for event in events if event["event"] == "round" and event["segment"] == _newest(events)]
-    seconds = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-    return max(1, round(_SEGMENT / seconds)) if seconds else _FIRST
-
-
-def _newest(events: list[dict[str, Any]]) -> str:
-    return next((str(event["segment"]) for event in reversed(events) if event["event"] == "round"), "")
+def usual_length(events: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many rounds take some ten minutes, by those of the last segment that had any; 10 before the first."""
+    newest = next((event["segment"] for event in reversed(events) if event["event"] == "round"), None)
+    ends = [event["time"] for event in events if event["event"] == "round" and event["segment"] == newest]
+    if len(ends) == 1:
+        # Of a lone round only its segment's begin is known, which is some seconds too early.
+        ends = [*(e["time"] for e in events if e["event"] == "begun" and e["segment"] == newest), *ends]
+    seconds = (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else 0.0
+    # A clock may have been set back meanwhile.
+    return max(1, round(_SEGMENT / seconds)) if seconds > 0 else _FIRST
 
 
 def _unfinished(agreed: Agreed, events: Path) -> bool:

@@ -81,5 +81,8 @@ def copy_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def load_state(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Load a whole state into a model; every entry must be there, none may be left over."""
+    """Load a whole state into a model; every entry must be there, none may be left over.
+
+    Values take the model's types: what travelled in half precision is widened.
+    """
     model.load_state_dict(dict(state), strict=True)

@@ -21,18 +21,35 @@ from polyhead.atomic import write_atomically
 from polyhead.errors import PolyheadError
 from polyhead.limited_file import limited_file
 
-__all__ = ["MOST_HEADER_BYTES", "Stored", "check_stored", "memory_of", "read_tensors", "write_tensors"]
+__all__ = [
+    "CODES",
+    "MOST_DIMENSIONS",
+    "MOST_HEADER_BYTES",
+    "MOST_TENSORS",
+    "Stored",
+    "check_stored",
+    "header_of",
+    "memory_of",
+    "read_tensors",
+    "write_tensors",
+]
 
 MOST_HEADER_BYTES = 2**22
 """Largest header that is read, in bytes."""
 
-_MOST_TENSORS = 20_000
-_MOST_DIMENSIONS = 8
-_CODES = {
+MOST_TENSORS = 20_000
+"""Most tensors that are read."""
+
+MOST_DIMENSIONS = 8
+"""Most dimensions of a tensor that is read."""
+
+CODES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
     **{torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"},
     torch.bool: "BOOL",
 }
+"""What a header calls each type."""
+
 _CONVERT = "Polyhead never unpickles: convert it to safetensors with safetensors.torch.save_file"
 # How files that are often taken for weights begin. A safetensors file may begin so, too: asked only of those that fail.
 _OTHER_KINDS = {
@@ -91,17 +108,25 @@ def _parts(tensors: Mapping[str, torch.Tensor]) -> list[bytes | memoryview]:
     The library's writer copies every tensor twice, which for what a site writes after every round took as long as
     hashing, writing and flushing it.
     """
-    # As the library does: large types first, so that every tensor begins at a multiple of its type's size.
+    header, ordered = header_of(tensors)
+    return [header, *map(memory_of, ordered)]
+
+
+def header_of(tensors: Mapping[str, torch.Tensor]) -> tuple[bytes, list[torch.Tensor]]:
+    """Return how a safetensors file begins, and the tensors whose bytes follow, without gaps, in this order.
+
+    Every tensor begins at a multiple of its type's size.
+    """
+    # As the library does: large types first.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    memory = [memory_of(tensor) for _, tensor in ordered]
-    ends = [0, *accumulate(map(len, memory))]
+    ends = [0, *accumulate(tensor.numel() * tensor.element_size() for _, tensor in ordered)]
     header = {
-        name: {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        name: {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
         for (name, tensor), begin, end in zip(ordered, ends, ends[1:], strict=False)
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little") + text, *memory]
+    return len(text).to_bytes(8, "little") + text, [tensor for _, tensor in ordered]
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
@@ -140,8 +165,8 @@ def read_tensors(
         # Lazily, after the names are counted: the header alone could ask for more tensors than there is time for.
         with safe_open(path, framework="pt") as opened:
             names = list(opened.keys())
-            if len(names) > _MOST_TENSORS:
-                raise ValueError(f"{len(names):,} tensors; at most {_MOST_TENSORS:,} are allowed")
+            if len(names) > MOST_TENSORS:
+                raise ValueError(f"{len(names):,} tensors; at most {MOST_TENSORS:,} are allowed")
             json.loads(header, object_pairs_hook=_refuse_repeats)
             return {name: _checked(name, opened.get_tensor(name)) for name in names}
     except _PARSE_ERRORS as problem:
@@ -191,8 +216,8 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _checked(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dtype not in _CODES:
+    if tensor.dtype not in CODES:
         raise ValueError(f"tensor {name[:100]!r} is of type {tensor.dtype}; allowed are ordinary numbers and booleans")
-    if tensor.dim() > _MOST_DIMENSIONS:
-        raise ValueError(f"tensor {name[:100]!r} has {tensor.dim()} dimensions; at most {_MOST_DIMENSIONS} are allowed")
+    if tensor.dim() > MOST_DIMENSIONS:
+        raise ValueError(f"tensor {name[:100]!r} has {tensor.dim()} dimensions; at most {MOST_DIMENSIONS} are allowed")
     return tensor

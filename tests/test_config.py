@@ -1,11 +1,14 @@
 """The settings of a study: their defaults, their ranges, and which of them exclude each other."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from polyhead.config import Federation, Findings, StudyConfig
+from polyhead.config import Federation, Findings, Privacy, StudyConfig
+from polyhead.errors import StudyError
+from polyhead.study_file import parse_study
 
 SITE = {"name": "a", "manifest": "a/manifest.csv"}
 
@@ -19,6 +22,8 @@ def test_defaults() -> None:
     assert (federation.min_sites, federation.round_attempts) == (None, 3)
     assert (federation.distance_rule, federation.distance_factor) == ("reject", 10.0)
     assert (federation.validate_every, federation.select) == (0, "last")
+    assert (study.privacy.noise, study.privacy.clip, study.privacy.delta) == (0, 1.0, 1e-5)
+    assert study.model.norm == "batch"
 
 
 @pytest.mark.parametrize(
@@ -62,3 +67,36 @@ def test_the_best_round_cannot_be_chosen_without_validation() -> None:
     with pytest.raises(ValidationError, match=r"select = 'best' .* validate_every = 0"):
         Federation(select="best")
     assert Federation(select="best", validate_every=1).select == "best"
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed", "refused"),
+    [
+        ("noise", [0, 0.5, 1000], [-0.1, 1001, float("nan"), True]),
+        ("clip", [0.001, 1], [0, -1.0, float("inf")]),
+        ("delta", [1e-9, 0.01], [0, 0.1, 1]),
+    ],
+)
+def test_a_setting_of_privacy_has_a_range(key: str, allowed: list[Any], refused: list[Any]) -> None:
+    for value in allowed:
+        assert getattr(Privacy.model_validate({key: value}), key) == value
+    for value in refused:
+        with pytest.raises(ValidationError, match=key):
+            Privacy.model_validate({key: value})
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        ("", "key 'privacy.noise' does not go with BatchNorm.*norm = 'group' under \\[model\\]"),
+        (
+            "[model]\nnorm = 'group'\n[federation]\nweighting = 'examples'",
+            "key 'privacy.noise' .*weighting = 'equal' under \\[federation\\]",
+        ),
+    ],
+)
+def test_noise_does_not_go_with_what_it_would_not_cover(rest: str, words: str) -> None:
+    text = f"name = 'x'\n[[site]]\nname = 'a'\nmanifest = 'a.csv'\n[privacy]\nnoise = 1.0\n{rest}"
+    with pytest.raises(StudyError, match=f"^study.toml: {words}"):
+        parse_study(text, Path(), "study.toml")
+    assert parse_study(text.replace("noise = 1.0", "noise = 0"), Path(), "study.toml").privacy.noise == 0

@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "model.width": 0.5,
     "model.image_size": 64,
     "model.weights": "/w.safetensors",
+    "model.norm": "group",
     "federation.rounds": 3,
     "federation.local_steps": 2,
     "federation.weighting": "examples",
@@ -46,6 +47,7 @@ OTHER: dict[str, Any] = {
     "federation.distance_factor": 3.0,
     "federation.validate_every": 10,
     "federation.select": "best",
+    "federation.transfer": "half",
     "training.batch_size": 8,
     "training.learning_rate": 0.01,
     "training.weight_decay": 0.0,
@@ -57,6 +59,9 @@ OTHER: dict[str, Any] = {
     "training.augment.contrast": 0.0,
     "training.augment.noise": 0.0,
     "training.augment.flip": 0.5,
+    "privacy.noise": 1.0,
+    "privacy.clip": 0.5,
+    "privacy.delta": 1e-6,
     "evaluation.replicates": 200,
 }
 OTHER_OF_SITE: dict[str, Any] = {
@@ -100,6 +105,8 @@ def that_agree(settings: dict[str, Any]) -> dict[str, Any]:
         excluded.add("federation.aggregation")
     if "federation.validate_every" not in settings:
         excluded.add("federation.select")
+    if "federation.weighting" in settings or "model.norm" not in settings:
+        excluded.add("privacy.noise")
     return {key: value for key, value in settings.items() if key not in excluded}
 
 

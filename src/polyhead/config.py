@@ -4,7 +4,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from polyhead.config_training import Augmentation, Privacy, Section, Training
 
 __all__ = [
     "Augmentation",
@@ -13,6 +15,7 @@ __all__ = [
     "Findings",
     "Model",
     "Pixels",
+    "Privacy",
     "StudyConfig",
     "StudySite",
     "Training",
@@ -25,11 +28,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", max_length
 FilePath = Annotated[Path, Field(strict=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class StudySite(_Section):
+class StudySite(Section):
     """One hospital.
 
     Attributes
@@ -64,7 +63,7 @@ class StudySite(_Section):
         return shard
 
 
-class Findings(_Section):
+class Findings(Section):
     """Names of findings, and which of them all sites share.
 
     Attributes
@@ -77,7 +76,7 @@ class Findings(_Section):
         do not see each other's findings, must agree on them here.
     """
 
-    aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}
+    aliases: dict[str, Annotated[str, Field(min_length=1)]] = {}  # noqa: RUF012
     common: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
 
     @field_validator("common")
@@ -87,7 +86,7 @@ class Findings(_Section):
         return common
 
 
-class Pixels(_Section):
+class Pixels(Section):
     """How an image becomes a grey square.
 
     Attributes
@@ -106,7 +105,7 @@ class Pixels(_Section):
     colour: Literal["luminance", "refuse"] | None = None
 
 
-class Model(_Section):
+class Model(Section):
     """The network.
 
     Attributes
@@ -119,15 +118,19 @@ class Model(_Section):
         Side of the square input in pixels.
     weights
         Initial backbone as safetensors; by default random.
+    norm
+        ``batch``: the network's own BatchNorm layers; ``group``: GroupNorm in their place, with which no image of a
+        batch changes what comes of another.
     """
 
     backbone: str = "resnet18"
     width: Annotated[float, Field(ge=0.0625, le=4)] = 1.0
     image_size: Annotated[int, Field(ge=32, le=2048)] = 224
     weights: FilePath | None = None
+    norm: Literal["batch", "group"] = "batch"
 
 
-class Federation(_Section):
+class Federation(Section):
     """Who averages what, how often.
 
     Attributes
@@ -197,59 +200,13 @@ class Federation(_Section):
         return self
 
 
-class Augmentation(_Section):
-    """Random changes of a training image; each number is the largest, drawn uniformly in both directions.
-
-    Attributes
-    ----------
-    rotation
-        Degrees.
-    shift
-        Share of the image's side.
-    scale
-        Share of the size: 0.1 is 0.9 to 1.1.
-    contrast
-        Share of the contrast, about the image's mean.
-    noise
-        Standard deviation of Gaussian noise, in units of the image's normalised intensity.
-    flip
-        Probability of a horizontal flip. Off by default: it moves the heart and swaps left and right findings.
-    """
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = 7.0
-    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    scale: Annotated[float, Field(ge=0, le=0.5)] = 0.08
-    contrast: Annotated[float, Field(ge=0, le=1)] = 0.15
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.02
-    flip: Annotated[float, Field(ge=0, le=1)] = 0.0
-
-
-class Training(_Section):
-    """Optimisation at a site: AdamW with a cosine schedule over the study's total steps.
-
-    Attributes
-    ----------
-    optimizer_state
-        ``keep``: the site's private optimizer state lives through all rounds; ``reset``: made anew each round.
-    device
-        ``auto`` is CUDA where there is one, else the CPU; or a PyTorch device such as ``cpu`` or ``cuda:1``.
-    """
-
-    batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    optimizer_state: Literal["keep", "reset"] = "keep"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9]\d?))?|mps)$")] = "auto"
-    augment: Augmentation = Augmentation()
-
-
-class Evaluation(_Section):
+class Evaluation(Section):
     """Statistics: number of bootstrap replicates over patients."""
 
     replicates: Annotated[int, Field(ge=100, le=100_000)] = 1000
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """A whole study.
 
     Attributes
@@ -261,8 +218,8 @@ class StudyConfig(_Section):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
-    methods: Annotated[list[str], Field(min_length=1)] = ["local", "ffl"]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]  # noqa: RUF012
+    methods: Annotated[list[str], Field(min_length=1)] = ["local", "ffl"]  # noqa: RUF012
     cache: FilePath | None = None
     bad_images: Annotated[float, Field(ge=0, lt=1)] = 0.01
     site: Annotated[list[StudySite], Field(min_length=1)]
@@ -271,6 +228,7 @@ class StudyConfig(_Section):
     model: Model = Model()
     federation: Federation = Federation()
     training: Training = Training()
+    privacy: Privacy = Privacy()
     evaluation: Evaluation = Evaluation()
 
     @field_validator("seeds", "methods", "site")
@@ -279,6 +237,20 @@ class StudyConfig(_Section):
         # Folders of a run must differ on file systems that ignore case.
         _refuse_repeats([str(getattr(value, "name", value)).casefold() for value in values])
         return values
+
+    @model_validator(mode="after")
+    def _nothing_leaves_beside_the_noise(self) -> Self:
+        if self.privacy.noise and self.model.norm == "batch":
+            raise ValueError(
+                "key 'privacy.noise' does not go with BatchNorm, which mixes the images of patients; set norm = "
+                "'group' under [model]"
+            )
+        if self.privacy.noise and self.federation.weighting == "examples":
+            raise ValueError(
+                "key 'privacy.noise' does not go with weighting = 'examples', for which sites would send how many "
+                "images they have; set weighting = 'equal' under [federation]"
+            )
+        return self
 
 
 def _refuse_repeats(names: list[str]) -> None:

@@ -129,7 +129,7 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     study, method = job.study, job.method
     chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings)
     sites = [site_for(source, chosen[source.name], study.findings.aliases) for source in sources]
-    plan = Plan(job.seed, study.federation, study.training, method.sharing(study.federation))
+    plan = Plan(job.seed, study.federation, study.training, method.sharing(study.federation), study.privacy)
     models = build_models(sites, study.model, plan.sharing, job.seed, job.device)
     start = load_snapshot(job.store, list(models))
     if start is None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
+import polars as pl
 from rich.console import Console
 from rich.progress import Progress, TaskID
 from rich.table import Table
@@ -26,6 +27,7 @@ from polyhead.federation.start import check_model
 from polyhead.findings import check_aliases, match_findings
 from polyhead.job import Job, run_job
 from polyhead.manifest import Manifest
+from polyhead.privacy_cost import cost_table, costly
 from polyhead.progress import progress_bar
 from polyhead.report import write_report
 from polyhead.run_log import log_to
@@ -81,8 +83,10 @@ def run_study(
     methods = choose_methods(study.methods, findings, study.findings)
     _check_training_sites(manifests, study.federation)
     check_model(study.model)
+    privacy = _privacy(study, manifests)
     console.print(f"Device: {describe_device(device)['device']}")
     _print_matches(findings, study, console)
+    _print_privacy(privacy, console)
     with open_run(out, study_file, restart) as opened, log_to(out / "run.log"):
         _say_how_it_begins(out, opened, console)
         if opened.unfinished:
@@ -91,6 +95,8 @@ def run_study(
         keep_inputs(out / "inputs.json", study, manifests)
         keep_sources(out / "sources.json", study)
         keep_environment(out / "environment.json", study, device)
+        if not privacy.is_empty():
+            write_atomically(out / "privacy.csv", privacy.write_csv())
         with progress_bar(console) as progress:
             sources = _prepare_sites(study, manifests, progress)
             counts = count_labels(sources, study.findings.aliases)
@@ -114,6 +120,21 @@ def _check_training_sites(manifests: Mapping[str, Manifest], federation: Federat
         raise StudyError("no site has two training images: there is nothing to train on.")
     if federation.min_sites and federation.min_sites > training:
         raise StudyError(f"key 'federation.min_sites': found {federation.min_sites}, but only {training} sites train.")
+
+
+def _privacy(study: StudyConfig, manifests: Mapping[str, Manifest]) -> pl.DataFrame:
+    """Compute what the study's noise is worth, before any training; an empty table if there is none."""
+    train = {name: manifest.split("train") for name, manifest in manifests.items()}
+    has_noise = study.privacy.noise and costly(study.methods, study.federation)
+    trained = {name: frame["patient_id"].n_unique() for name, frame in train.items() if frame.height >= 2}
+    return cost_table(study, trained if has_noise else {})
+
+
+def _print_privacy(privacy: pl.DataFrame, console: Console) -> None:
+    for row in privacy.iter_rows(named=True):
+        what = "all methods and seeds" if row["method"] == "all" else row["method"]
+        text = f"Privacy, {row['site']}, {what}: epsilon {row['epsilon']:.2f} at delta {row['delta']:g}"
+        console.print(text, markup=False, highlight=False)
 
 
 def _say_how_it_begins(out: Path, opened: Opened, console: Console) -> None:

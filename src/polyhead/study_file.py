@@ -116,7 +116,7 @@ def _explain(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         # Two keys of the section disagree: the message names both, and the rest of the section would only hide them.
-        return f"section [{key}]: {message}."
+        return f"section [{key}]: {message}." if key else f"{message}."
     return f"key {key!r}: found {error['input']!r}; {message}."
 
 

@@ -1,7 +1,7 @@
 """What the engine carries is what was sent, bit for bit, and nothing else."""
 
 import hashlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from polyhead.deployment.agreed import Agreed
 from polyhead.deployment.question import FINISHED, IDLE, READY, UNFINISHED, Question
 from polyhead.deployment.release import Release
 from polyhead.errors import UpdateError
+from polyhead.federation.site import round_key
 from polyhead.federation.update import SiteUpdate
 from polyhead.flare.messages import (
     answer_message,
@@ -26,6 +27,7 @@ from polyhead.flare.messages import (
 )
 from polyhead.training.packed import pack_tensors
 from polyhead.training.tensor_file import memory_of
+from tests.federation.test_private_rounds import PLAN, SECRET, a_round, begin, sites
 
 STATE = {
     "backbone.conv": torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
@@ -87,6 +89,26 @@ def test_what_is_no_question_is_refused(change: dict[str, object]) -> None:
     message["polyhead"] |= change
     with pytest.raises(UpdateError, match="no question"):
         read_question(message)
+
+
+def test_that_there_is_no_loss_arrives_too() -> None:
+    message = through(update_message(SiteUpdate("a", 3, 1, None, {}), {}))
+    arrived, _ = read_answer(message, "a", "round", AGREED)
+    assert isinstance(arrived, SiteUpdate)
+    assert (arrived.examples, arrived.loss) == (1, None)
+
+
+def test_neither_secret_nor_key_nor_head_is_in_the_message_of_a_round_with_noise() -> None:
+    site = replace(sites()[0], secret=SECRET)
+    shared, own = begin(site)
+    key = round_key(site, PLAN, 0, shared, own)
+    update, after = a_round(site)
+    raw = update_message(update, shared).to_bytes()
+    assert bytes(memory_of(update.state["backbone.conv1.weight"])) in raw
+    heads = [bytes(memory_of(state.model["head.weight"]))[:32] for state in (own, after)]
+    for canary in (SECRET, key, *heads):
+        assert canary not in raw
+        assert canary.hex().encode() not in raw
 
 
 def test_a_message_holds_the_fields_of_an_update_and_nothing_else() -> None:

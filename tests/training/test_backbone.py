@@ -53,3 +53,28 @@ def test_unknown_backbone_names_the_nearest() -> None:
 def test_width_of_a_network_that_has_none_is_refused() -> None:
     with pytest.raises(StudyError, match="only ResNets have a width"):
         build_backbone(Model(backbone="densenet121", width=0.5), seed=0)
+
+
+def test_group_norm_replaces_every_batch_norm_by_type_and_nothing_else() -> None:
+    plain, grouped = (build_backbone(Model(backbone="resnet18", norm=norm), seed=3) for norm in ("batch", "group"))
+    assert grouped(torch.zeros(1, 1, 64, 64)).shape == (1, 512)
+    ours, theirs = dict(grouped.named_modules()), dict(plain.named_modules())
+    assert ours.keys() == theirs.keys()
+    for name, layer in theirs.items():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            assert isinstance(ours[name], torch.nn.GroupNorm)
+            assert ours[name].num_channels == layer.num_features
+            assert layer.num_features / ours[name].num_groups >= 4
+        else:
+            assert type(ours[name]) is type(layer)
+    assert torch.equal(ours["conv1"].weight, theirs["conv1"].weight)
+
+
+def test_a_layer_that_does_more_than_batch_norm_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithActivation(torch.nn.BatchNorm2d):
+        pass
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), WithActivation(8))
+    monkeypatch.setattr("polyhead.training.backbone._builder", lambda model: lambda: network)
+    with pytest.raises(StudyError, match=r"key 'model.norm'.*resnet18.*WithActivation"):
+        build_backbone(Model(norm="group"), seed=0)

@@ -143,3 +143,25 @@ def test_a_file_without_batch_norm_counters_leaves_them_at_zero(tmp_path: Path) 
     load_weights(backbone, tmp_path / "weights.safetensors")
     assert int(backbone.state_dict()["bn1.num_batches_tracked"]) == 0
     assert torch.equal(backbone.state_dict()["conv1.weight"], ours["conv1.weight"])
+
+
+def test_into_group_norm_go_the_convolutions_of_a_network_with_batch_norm(tmp_path: Path) -> None:
+    tensors = tensors_for("torchvision:resnet18")
+    save_file(tensors, tmp_path / "weights.safetensors")
+    backbone = build_backbone(Model(backbone="resnet18", norm="group"), seed=0)
+    assert load_weights(backbone, tmp_path / "weights.safetensors") == ["fc.bias", "fc.weight"]
+    state = backbone.state_dict()
+    assert torch.equal(state["layer1.0.conv1.weight"], tensors["layer1.0.conv1.weight"])
+    for name, layer in backbone.named_modules():
+        if isinstance(layer, torch.nn.GroupNorm):
+            assert (state[f"{name}.weight"] == 1).all()
+            assert (state[f"{name}.bias"] == 0).all()
+
+
+def test_of_a_network_with_group_norm_everything_comes_back(tmp_path: Path) -> None:
+    settings = Model(backbone="resnet10", width=0.125, norm="group")
+    theirs, ours = build_backbone(settings, seed=1), build_backbone(settings, seed=2)
+    state = {name: tensor + 1 for name, tensor in theirs.state_dict().items()}
+    save_file(state, tmp_path / "weights.safetensors")
+    assert load_weights(ours, tmp_path / "weights.safetensors") == []
+    assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())

@@ -42,6 +42,7 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
         If its model cannot be built or timed.
     """
     from polyhead.federation.snapshot import KEPT
+    from polyhead.training.private_gradient import Mechanism
     from polyhead.training.timing import model_bytes, time_steps
 
     findings = max((len(site.findings) for site in sites), default=1)
@@ -60,7 +61,9 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
     words = _words(study.model, study.training)
     if not timed:
         return Estimate(words, study.training.device, None, steps, predicted, None, None, run)
-    time = time_steps(study.model, study.training, findings)
+    privacy = study.privacy
+    private = [Mechanism(privacy.noise, privacy.clip, bytes(32))] if privacy.noise else []
+    time = time_steps(study.model, study.training, findings, *private)
     predict = predicted * time.seconds / study.training.batch_size / 3
     return Estimate(words, time.device, time.seconds, steps, predicted, steps * time.seconds, predict, run)
 

@@ -32,6 +32,7 @@ def join(
         from polyhead.flare.preflight import open_kit
         from polyhead.flare.processes import remove_jobs
     from polyhead.deployment.agreed import study_at
+    from polyhead.deployment.budget import limit_in
     from polyhead.deployment.release import policy_in, policy_words
     from polyhead.errors import StudyError
     from polyhead.toml_file import read_toml
@@ -42,6 +43,7 @@ def join(
     study = study_at(opened.agreed, opened.name, own, site.parent, str(site))
     _check_data(study, site)
     _show_leaving(opened.name, opened.agreed, policy_words(policy_in(own, str(site))))
+    _show_cost(opened.agreed, study, limit_in(own, opened.agreed.privacy, str(site)))
     _ask(yes)
     # First: what runs from the kit would take up settings, and a policy, that it was not started with.
     remove_jobs(opened.folder)
@@ -54,7 +56,8 @@ def join(
 def audit(kit: Annotated[Path, typer.Argument(help="The site's kit.", metavar="KIT")]) -> None:
     """Verify a site's record of every message out and in, and sum it up; exit code 1 if a line was changed."""
     from polyhead.deployment.audit import verify
-    from polyhead.flare.layout import AUDIT
+    from polyhead.deployment.budget import spent
+    from polyhead.flare.layout import AUDIT, STATES
 
     file = kit / AUDIT
     if not file.is_file():
@@ -67,6 +70,9 @@ def audit(kit: Annotated[Path, typer.Argument(help="The site's kit.", metavar="K
     console.print(table)
     say(f"Hash of the last line: {found.last}")
     say("Keep it elsewhere, on paper or at a colleague's: who changes the record cannot keep this hash.")
+    if (answered := spent(kit / STATES)) is not None:
+        of = f"{answered.questions:,} rounds, {answered.steps:,} steps"
+        say(f"Privacy spent: epsilon {answered.epsilon:.2f} at delta {answered.delta:g} ({of}).")
 
 
 def _check_data(study: "StudyConfig", source: Path) -> None:
@@ -97,7 +103,10 @@ def _show_leaving(name: str, agreed: "Agreed", policy: str) -> None:
     for leaving in what_leaves(agreed):
         table.add_row(Text(leaving.method), f"{leaving.tensors}", f"{leaving.bytes / 1e6:,.2f} MB")
     console.print(table)
-    say("Each round also: the number of training images, and the mean training loss. If a round fails, its cause.")
+    if agreed.privacy.noise:
+        say("Each round with noise in it; neither the number of images nor a loss. If a round fails, its cause.")
+    else:
+        say("Each round also: the number of training images, and the mean training loss. If a round fails, its cause.")
     say(policy)
     heads = heads_that_leave(agreed)
     for method, findings in heads.items():
@@ -106,6 +115,22 @@ def _show_leaving(name: str, agreed: "Agreed", policy: str) -> None:
     say(f"Never: images, labels, patients, paths, predictions, and {others}.")
     say(f"Agreement {agreed.sha256}")
     say("Compare it with the other hospitals: all must see the same.")
+
+
+def _show_cost(agreed: "Agreed", study: "StudyConfig", limit: float | None) -> None:
+    """Show what the study costs this site's patients, and whether its own limit lets it take part to the end."""
+    from polyhead.deployment.leaving import what_it_costs
+    from polyhead.sites import read_site
+
+    patients = read_site(study.site[0]).split("train")["patient_id"].n_unique()
+    cost = what_it_costs(agreed, patients, limit)
+    if cost is None:
+        return
+    say(f"Privacy of its {patients:,} training patients: epsilon {cost.epsilon:.2f} at delta {cost.delta:g}, all told.")
+    if limit is not None:
+        say(f"This site's own limit: epsilon {limit:g}.")
+    if cost.allowed < cost.rounds:
+        say(f"It will stop taking part after about {cost.allowed:,} of {cost.rounds:,} rounds.")
 
 
 def _ask(yes: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyhead.config import Federation, Findings, Model, StudyConfig, Training
+from polyhead.config import Federation, Findings, Model, Privacy, StudyConfig, Training
 from polyhead.deployment.weights import WEIGHTS, Weights, check_weights, hash_of_weights
 from polyhead.errors import StudyError
 from polyhead.federation.methods import METHODS, common_names
@@ -58,6 +58,11 @@ class Agreed:
     def model(self) -> Model:
         """Its network, without initial weights; with them: `model_of`."""
         return Model.model_validate(self.settings["model"])
+
+    @property
+    def privacy(self) -> Privacy:
+        """Its noise."""
+        return Privacy.model_validate(self.settings.get("privacy", {}))
 
 
 def agreement_of(study: StudyConfig) -> str:
@@ -128,8 +133,8 @@ def study_at(agreed: Agreed, site: str, own: Mapping[str, Any], folder: Path, so
     Parameters
     ----------
     own
-        Its own settings: those of a ``[[site]]`` but the name; and ``cache``. What it lets out, ``[release]``, is no
-        part of a study.
+        Its own settings: those of a ``[[site]]`` but the name; and ``cache``. What it lets out, ``[release]`` and
+        ``[privacy]``, is no part of a study.
     folder
         What paths are relative to.
     source
@@ -144,7 +149,7 @@ def study_at(agreed: Agreed, site: str, own: Mapping[str, Any], folder: Path, so
     """
     if site not in agreed.sites:
         raise StudyError(f"site {site!r}: the study's sites are {', '.join(agreed.sites)}. Use the kit of one of them.")
-    about = {key: value for key, value in own.items() if key not in ("cache", "release")}
+    about = {key: value for key, value in own.items() if key not in ("cache", "release", "privacy")}
     paths = {"cache": own["cache"]} if "cache" in own else {}
     network = model_of(agreed).model_dump(mode="json")
     settings = {**agreed.settings, **paths, "model": network, "site": [{**about, "name": site}]}
@@ -177,7 +182,7 @@ def plan_of(agreed: Agreed, method: str, seed: int) -> Plan:
         if value not in agreed.settings[what]:
             raise StudyError(f"{what}: {value!r} is not in the study, which has {agreed.settings[what]}.")
     training = Training.model_validate(agreed.settings["training"])
-    return Plan(seed, agreed.federation, training, METHODS[method].sharing(agreed.federation))
+    return Plan(seed, agreed.federation, training, METHODS[method].sharing(agreed.federation), agreed.privacy)
 
 
 def head_findings(agreed: Agreed, method: str) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ Nothing here knows how a question came or where the answer goes.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from polyhead.config import Findings, StudyConfig
 from polyhead.deployment.agreed import Agreed, head_findings, plan_of, study_at
 from polyhead.deployment.best_states import forget_later, keep_if_best
+from polyhead.deployment.budget import Budget, charge, limit_in, site_secret
 from polyhead.deployment.own_states import OwnStates, keep_own, load_own, save_own
 from polyhead.deployment.question import IDLE, Question
 from polyhead.deployment.release import policy_in
@@ -20,9 +21,10 @@ from polyhead.federation.federate import is_validated
 from polyhead.federation.methods import METHODS, lacking
 from polyhead.federation.private_state import PrivateState, check_private
 from polyhead.federation.run_lock import locked
-from polyhead.federation.site import Plan, Site, site_round
+from polyhead.federation.site import Plan, Site, round_key, site_round
 from polyhead.federation.start import build_models, part_model
 from polyhead.federation.update import SiteUpdate
+from polyhead.privacy_cost import steps_of
 from polyhead.sites import open_site, read_site, site_for
 from polyhead.toml_file import read_toml
 from polyhead.training.device import resolve_device
@@ -45,6 +47,7 @@ class Hospital:
     model: SiteModel
     first: PrivateState
     states: OwnStates
+    budget: Budget | None = None
 
 
 def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, method: str, seed: int) -> Hospital:
@@ -53,7 +56,7 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     Parameters
     ----------
     site_file
-        Its own TOML file: `manifest`, and what else a ``[[site]]`` of a study may say; ``[release]``.
+        Its own TOML file: `manifest`, and what else a ``[[site]]`` of a study may say; ``[release]``; ``[privacy]``.
     folder
         Where its private states lie.
 
@@ -65,6 +68,7 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     own = read_toml(site_file, StudyError)
     # What may leave is asked at the end only: a mistake in it must not wait for that.
     policy_in(own, str(site_file))
+    limit = limit_in(own, agreed.privacy, str(site_file))
     study = study_at(agreed, name, own, site_file.parent, str(site_file))
     plan = plan_of(agreed, method, seed)
     manifest = read_site(study.site[0])
@@ -73,10 +77,15 @@ def open_hospital(agreed: Agreed, name: str, site_file: Path, folder: Path, meth
     source = open_site(study.site[0], manifest, study, None)
     chosen = METHODS[method].findings({name: source.manifest.findings}, study.findings)
     site = site_for(source, chosen[name], study.findings.aliases)
+    budget = None
+    if plan.has_noise:
+        budget = Budget(folder, limit, plan.privacy.delta)
+        with alone(folder):
+            site = replace(site, secret=site_secret(folder))
     device = resolve_device(study.training.device)
     model = build_models([site], study.model, plan.sharing, seed, device)[name]
     states = OwnStates(folder / method / f"seed-{seed}", name, f"{agreed.sha256}/{method}/{seed}")
-    return Hospital(agreed, study, plan, site, model, part_model(model, plan.sharing)[1], states)
+    return Hospital(agreed, study, plan, site, model, part_model(model, plan.sharing)[1], states, budget)
 
 
 def _refuse_without_common(agreed: Agreed, method: str, names: Sequence[str], settings: Findings) -> None:
@@ -175,9 +184,22 @@ def _measure(hospital: Hospital, question: Question, own: PrivateState) -> None:
 
 def _train(hospital: Hospital, question: Question, on_step: Callable[[], None] | None) -> SiteUpdate:
     own = own_state(hospital, question)
+    _charge(hospital, question, own)
     update, own = site_round(
         hospital.site, hospital.model, hospital.plan, question.round, question.shared, own, on_step
     )
     check_private(own)
     save_own(hospital.states, question.round + 1, own)
     return update
+
+
+def _charge(hospital: Hospital, question: Question, own: PrivateState) -> None:
+    """Put what an answer costs the patients on the site's account; the last that may refuse one."""
+    if hospital.budget is None:
+        return
+    site, plan = hospital.site, hospital.plan
+    key = round_key(site, plan, question.round, question.shared, own)
+    about = {"method": question.method, "seed": question.seed, "round": question.round}
+    steps = steps_of(1, len(set(site.train.patients)), plan.federation, plan.training, plan.privacy)
+    with alone(hospital.budget.folder):
+        charge(hospital.budget, key, about, steps)

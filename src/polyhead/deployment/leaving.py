@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from polyhead.accountant import epsilon_of, most_repeats
+from polyhead.config import Training
 from polyhead.deployment.agreed import Agreed, head_findings, plan_of
 from polyhead.federation.start import initial_shared
 from polyhead.federation.transfer import narrowed
+from polyhead.privacy_cost import costly, steps_of
 
-__all__ = ["Leaving", "heads_that_leave", "what_leaves"]
+__all__ = ["Cost", "Leaving", "heads_that_leave", "what_it_costs", "what_leaves"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,45 @@ class Leaving:
     method: str
     tensors: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a whole study as agreed costs a site's patients, over all methods that share and all seeds.
+
+    Attributes
+    ----------
+    epsilon, delta
+        Of all its rounds.
+    rounds
+        How many these are.
+    allowed
+        After how many of them the site's own limit is reached; `rounds` if it is not.
+    """
+
+    epsilon: float
+    delta: float
+    rounds: int
+    allowed: int
+
+
+def what_it_costs(agreed: Agreed, patients: int, limit: float | None) -> Cost | None:
+    """Return what a study costs a site with so many patients to train on; None if there is no noise to count with.
+
+    Raises
+    ------
+    StudyError
+        If the library that computes it is not installed.
+    """
+    privacy, federation = agreed.privacy, agreed.federation
+    repeats = len(costly(agreed.settings["methods"], federation)) * len(agreed.settings["seeds"])
+    if not (privacy.noise and repeats):
+        return None
+    training = Training.model_validate(agreed.settings["training"])
+    one, rounds = steps_of(1, patients, federation, training, privacy), repeats * federation.rounds
+    allowed = rounds if limit is None else most_repeats(one, rounds, privacy.delta, limit)
+    whole = steps_of(rounds, patients, federation, training, privacy)
+    return Cost(epsilon_of([whole], privacy.delta), privacy.delta, rounds, allowed)
 
 
 def what_leaves(agreed: Agreed) -> Iterator[Leaving]:

@@ -198,7 +198,7 @@ def _updates(
             rows[site] = RoundRow(round_, site, math.nan, seconds, 0, 0, f"failed: {answer.failure}")
             continue
         private[site] = answer.private
-        loss = float(update.loss) if is_finite(update.loss) else math.nan
+        loss = math.nan if update.loss is None or not is_finite(update.loss) else float(update.loss)
         rows[site] = RoundRow(round_, site, loss, seconds, state_bytes(update.state), down, status)
         yield update
 

@@ -29,7 +29,7 @@ class RoundRow:
     round
         From 0; fine-tuning after the last round counts as one more.
     loss
-        Mean training loss of its steps; not a number where there were none.
+        Mean training loss of its steps; not a number where there were none, or a study with noise keeps it.
     seconds
         Time that the site took.
     bytes_up, bytes_down

@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polyhead.errors import UpdateError
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.federate import Answer, OnRound, Sites, federate
 from polyhead.federation.private_state import PrivateState, check_private, load_private, save_private
+from polyhead.federation.secret_draw import public_secret
 from polyhead.federation.site import Plan, Site, site_round
 from polyhead.federation.snapshot import Snapshot, Store
 from polyhead.federation.update import SiteUpdate
@@ -80,6 +81,8 @@ def simulate(
     DiskError
         If a disk is full; the state before the round is kept.
     """
+    if plan.has_noise:
+        sites = [one if one.secret else replace(one, secret=public_secret(plan.seed, one.name)) for one in sites]
     house = _House(sorted(sites, key=lambda site: site.name), models, plan, store, watch)
     asked = Sites(
         [site.name for site in house.sites],

@@ -1,22 +1,25 @@
 """One site's part of a round."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
-from polyhead.config import Federation, Training
+from polyhead.config import Federation, Privacy, Training
 from polyhead.errors import UpdateError
 from polyhead.federation.private_state import PrivateState
-from polyhead.federation.sharing import Sharing, shared_names
+from polyhead.federation.secret_draw import data_hash, draw_key
+from polyhead.federation.sharing import NOTHING, Sharing, shared_names
 from polyhead.federation.transfer import narrowed
 from polyhead.federation.update import SiteUpdate
 from polyhead.printable import printable
 from polyhead.training.dataset import SplitData
 from polyhead.training.local import Stretch, train_locally
 from polyhead.training.model import SiteModel, copy_state, load_state
+from polyhead.training.private_gradient import Mechanism
 
-__all__ = ["Plan", "Site", "finetune", "site_round"]
+__all__ = ["Plan", "Site", "finetune", "round_key", "site_round"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Site:
         Their canonical names, in the same order.
     train, val, test
         Its images, with a label column for each finding.
+    secret
+        32 bytes, of which noise is drawn; it never leaves the site and is not shown.
     """
 
     name: str
@@ -40,6 +45,12 @@ class Site:
     train: SplitData
     val: SplitData
     test: SplitData
+    secret: bytes = field(default=b"", repr=False)
+
+    @cached_property
+    def train_hash(self) -> str:
+        """A hash of its training data; to compute it all of them are read, once."""
+        return data_hash(self.train)
 
     @property
     def can_train(self) -> bool:
@@ -55,6 +66,12 @@ class Plan:
     federation: Federation
     training: Training
     sharing: Sharing
+    privacy: Privacy = field(default=Privacy())
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether sites train with noise: the study asks for it, and something of the model leaves them."""
+        return self.privacy.noise > 0 and self.sharing != NOTHING
 
 
 def site_round(
@@ -98,6 +115,10 @@ def site_round(
         beyond what can travel.
     """
     _refuse_strangers(shared, shared_names(model, plan.sharing))
+    mechanism = None
+    if plan.has_noise:
+        key = round_key(site, plan, round_, shared, private)
+        mechanism = Mechanism(plan.privacy.noise, plan.privacy.clip, key)
     load_state(model, {**shared, **private.model})
     if _begins_late(plan, round_, private):
         _warm_up(site, model, plan, on_step)
@@ -109,10 +130,13 @@ def site_round(
         Stretch(round_ * steps, steps, plan.federation.rounds * steps, (plan.seed, site.name)),
         private.optimizer if plan.training.optimizer_state == "keep" else {},
         on_step,
+        mechanism,
     )
     state = model.state_dict()
     sent = narrowed({name: state.pop(name).cpu() for name in shared}, plan.federation.transfer)
-    update = SiteUpdate(site.name, round_, len(site.train), loss, sent)
+    # Without noise in them, loss and number of images would tell of a patient, under every method of the study.
+    examples, said = (1, None) if plan.privacy.noise else (len(site.train), loss)
+    update = SiteUpdate(site.name, round_, examples, said, sent)
     kept = optimizer if plan.training.optimizer_state == "keep" else {}
     return update, PrivateState(copy_state(state), kept, round_ + 1)
 
@@ -121,9 +145,16 @@ def _begins_late(plan: Plan, round_: int, private: PrivateState) -> bool:
     """Tell whether a site's private head is still the one it begins with, on a backbone that others have trained.
 
     Its first gradients would pull the backbone towards a head of random numbers. A shared head is trained as far as the
-    backbone, and where nothing is shared nobody is late.
+    backbone, and where nothing is shared nobody is late. In a study with noise nobody is warmed: the head would carry
+    the data, without noise, into all that is sent later.
     """
-    return round_ > 0 and private.rounds_done == 0 and plan.sharing.backbone and not plan.sharing.head
+    return (
+        not plan.has_noise
+        and round_ > 0
+        and private.rounds_done == 0
+        and plan.sharing.backbone
+        and not plan.sharing.head
+    )
 
 
 def _warm_up(site: Site, model: SiteModel, plan: Plan, on_step: Callable[[], None] | None) -> None:
@@ -131,6 +162,19 @@ def _warm_up(site: Site, model: SiteModel, plan: Plan, on_step: Callable[[], Non
     steps = plan.federation.local_steps
     stretch = Stretch(0, steps, steps, (plan.seed, site.name, "warm-up"), head_only=True)
     train_locally(model, site.train, plan.training, stretch, {}, on_step)
+
+
+def round_key(site: Site, plan: Plan, round_: int, shared: Mapping[str, torch.Tensor], private: PrivateState) -> bytes:
+    """Return the key of all chance in a round with noise: another one if anything differs that the answer depends on.
+
+    Raises
+    ------
+    ValueError
+        If the site has no secret.
+    """
+    about = plan, round_, site.name, site.findings, site.canonical, site.train_hash
+    own = private.optimizer if plan.training.optimizer_state == "keep" else {}
+    return draw_key(site.secret, about, {"shared": shared, "model": private.model, "optimizer": own})
 
 
 def _refuse_strangers(asked: Mapping[str, torch.Tensor], allowed: frozenset[str]) -> None:

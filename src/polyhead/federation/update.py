@@ -44,9 +44,9 @@ class SiteUpdate:
     site, round
         Whose update of which round (from 0).
     examples
-        Number of the site's training images.
+        Number of the site's training images; 1 in a study with noise.
     loss
-        Mean training loss of the round.
+        Mean training loss of the round; None in a study with noise.
     state
         The shared entries of the site's model after local training, in the precision in which they travel.
     """
@@ -54,7 +54,7 @@ class SiteUpdate:
     site: str
     round: int
     examples: int
-    loss: float
+    loss: float | None
     state: dict[str, torch.Tensor]
 
 
@@ -81,9 +81,9 @@ def check_update(
     ------
     UpdateError
         Naming the site and what is wrong: another round; a number of examples that is no integer from 1 to 10**9; a
-        loss that is no finite number; entries that are missing, not shared, or of other shapes or types; tensors that
-        are not dense, plain and on the CPU; variances below 0; integers below 0, or more than 2**20 above the largest
-        that the sites started from: counters count steps.
+        loss that is neither a finite number nor None; entries that are missing, not shared, or of other shapes or
+        types; tensors that are not dense, plain and on the CPU; variances below 0; integers below 0, or more than 2**20
+        above the largest that the sites started from: counters count steps.
     """
     _check_about(update, expected_round)
     _check_names(update, current)
@@ -158,7 +158,7 @@ def _check_about(update: SiteUpdate, expected_round: int | None) -> None:
             f"{shown(update.examples)} examples. Send the number of training images, an integer from 1 to "
             f"{MOST_EXAMPLES:,}.",
         )
-    if not is_finite(update.loss):
+    if update.loss is not None and not is_finite(update.loss):
         raise refused(update, f"the loss is {shown(update.loss)}. Lower the learning rate, or check the images.")
 
 

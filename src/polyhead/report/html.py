@@ -10,7 +10,7 @@ from polyhead.report.figures import auroc_figures, forest_figures, roc_figures, 
 from polyhead.report.gain import gained_over, gains
 from polyhead.report.load import RunTables, load_run
 from polyhead.report.plots import method_styles
-from polyhead.report.settings import environment_rows, setting_rows, source_rows
+from polyhead.report.settings import environment_rows, privacy_rows, setting_rows, source_rows
 from polyhead.report.training_tables import setback_table, traffic_table
 from polyhead.report.views import (
     auroc_table,
@@ -104,6 +104,7 @@ def _tables(run: RunTables) -> dict[str, object]:
         "traffic": traffic_table(run),
         "setbacks": setback_table(run),
         "settings": setting_rows(run),
+        "privacy": privacy_rows(run),
         "sources": source_rows(run),
         "environment": environment_rows(run),
     }

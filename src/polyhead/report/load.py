@@ -25,10 +25,12 @@ __all__ = ["MEAN", "OVERALL", "Comparison", "Estimate", "RunTables", "load_run"]
 _COLUMNS = {
     "sites.csv": ("site finding canonical split", "positives negatives blank images patients"),
     "rounds.csv": ("method seed site status", "round loss seconds bytes_up bytes_down"),
+    "privacy.csv": ("site method", "seeds patients rate steps epsilon delta"),
     "metrics.csv": ("method seed site finding metric", "value low high positives negatives patients"),
     "comparisons.csv": ("method reference site finding metric", "difference low high p p_holm"),
 }
 _AT_HOME = "at_home.json"
+_PRIVACY = "privacy.csv"
 _COUNTS = {
     **dict.fromkeys(_COLUMNS["sites.csv"][0].split(), pl.String),
     **dict.fromkeys(_COLUMNS["sites.csv"][1].split(), pl.Float64),
@@ -76,6 +78,8 @@ class RunTables:
         For each site its findings, in its own spelling.
     counts, rounds
         ``sites.csv`` and ``rounds.csv``; of hospitals in houses of their own there are no counts.
+    privacy
+        ``privacy.csv``: what each method costs each site's patients; empty if the study has no noise.
     metrics
         By (method, seed, site, finding, metric).
     comparisons
@@ -99,6 +103,7 @@ class RunTables:
     findings: dict[str, tuple[str, ...]]
     counts: pl.DataFrame
     rounds: pl.DataFrame
+    privacy: pl.DataFrame
     metrics: dict[tuple[str, str, str, str, str], Estimate]
     comparisons: dict[tuple[str, str, str, str], Comparison]
     replicates: int
@@ -145,6 +150,7 @@ def load_run(folder: Path) -> RunTables:
         findings={site: _findings(study, site, counts, metrics) for site in sites},
         counts=counts,
         rounds=rounds,
+        privacy=_read_table(folder, _PRIVACY) if (folder / _PRIVACY).exists() else pl.DataFrame(),
         metrics=_estimates(metrics),
         comparisons=_comparisons(folder, several=len(methods) > 1),
         replicates=_replicates(metrics, study),

@@ -7,7 +7,7 @@ from typing import Any
 
 from polyhead.report.load import RunTables
 
-__all__ = ["environment_rows", "setting_rows", "source_rows"]
+__all__ = ["environment_rows", "privacy_rows", "setting_rows", "source_rows"]
 
 
 def setting_rows(run: RunTables) -> list[dict[str, object]]:
@@ -23,6 +23,11 @@ def setting_rows(run: RunTables) -> list[dict[str, object]]:
 def environment_rows(run: RunTables) -> list[dict[str, str]]:
     """Return what ``environment.json`` holds."""
     return [{"key": key, "value": _text(value)} for key, value in _flat(run.environment)]
+
+
+def privacy_rows(run: RunTables) -> list[dict[str, object]]:
+    """Return what each method costs each site's patients, in the order of the file; none without noise."""
+    return list(run.privacy.iter_rows(named=True))
 
 
 def source_rows(run: RunTables) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from polyhead.config import Model
 from polyhead.errors import StudyError
@@ -16,6 +17,11 @@ _RESNETS = tuple(f"resnet{depth}" for depth in (10, 18, 34, 50, 101, 152, 200))
 _DENSENETS = tuple(f"densenet{depth}" for depth in (121, 169, 201, 264))
 _EFFICIENTNETS = tuple(f"efficientnet-b{size}" for size in range(8))
 
+_PLAIN_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_GROUPS = (32, 16, 8, 4, 2, 1)
+# With fewer channels in a group little is left of a map of one pixel, such as a small network's last.
+_FEWEST = 4
+
 BACKBONES = (*_RESNETS, *_DENSENETS, *_EFFICIENTNETS)
 """Names that `build_backbone` knows, besides ``timm:NAME``."""
 
@@ -26,7 +32,7 @@ def build_backbone(model: Model, seed: int) -> nn.Module:
     Parameters
     ----------
     model
-        ``backbone`` and ``width`` are read.
+        ``backbone``, ``width`` and ``norm`` are read.
     seed
         Decides the weights; PyTorch's global random state is left as it was.
 
@@ -38,14 +44,18 @@ def build_backbone(model: Model, seed: int) -> nn.Module:
     Raises
     ------
     StudyError
-        If the backbone is unknown, or a width is asked of a network that has none.
+        If the backbone is unknown, a width is asked of a network that has none, or GroupNorm of one whose BatchNorm
+        layers do more than that.
     """
     build = _builder(model)
     if model.width != 1.0 and model.backbone not in _RESNETS:
         raise StudyError(f"key 'model.width': {model.width}, but only ResNets have a width; {model.backbone} has not.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build()
+        network = build()
+    if model.norm == "group":
+        _replace_batch_norm(network, model.backbone)
+    return network
 
 
 def feature_count(backbone: nn.Module) -> int:
@@ -56,6 +66,22 @@ def feature_count(backbone: nn.Module) -> int:
         features = backbone.eval()(torch.zeros(1, 1, 64, 64, device=parameter.device))
     backbone.train(training)
     return int(features.shape[1])
+
+
+def _replace_batch_norm(network: nn.Module, name: str) -> None:
+    """Put GroupNorm, with scale 1 and shift 0, in the place of each BatchNorm layer, found by its type."""
+    for parent in list(network.modules()):
+        for place, layer in parent.named_children():
+            if not isinstance(layer, _BatchNorm):
+                continue
+            if type(layer) not in _PLAIN_BATCH_NORMS:
+                raise StudyError(
+                    f"key 'model.norm': 'group' takes the place of plain BatchNorm layers, and {name} has layers of "
+                    f"another kind ({type(layer).__name__}). Choose another backbone, such as resnet18."
+                )
+            channels = layer.num_features
+            groups = next(n for n in _GROUPS if n == 1 or (channels % n == 0 and channels // n >= _FEWEST))
+            setattr(parent, place, nn.GroupNorm(groups, channels, eps=layer.eps, device=layer.weight.device))
 
 
 def _builder(model: Model) -> Callable[[], nn.Module]:

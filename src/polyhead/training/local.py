@@ -12,6 +12,7 @@ from polyhead.training.dataset import SplitData, batch_rows, image_batch, read_a
 from polyhead.training.loss import masked_bce, positive_weights
 from polyhead.training.model import SiteModel
 from polyhead.training.optimizer import build_optimizer, learning_rate, optimizer_tensors
+from polyhead.training.private_gradient import Mechanism, private_gradients
 
 __all__ = ["Stretch", "train_locally"]
 
@@ -46,6 +47,7 @@ def train_locally(
     stretch: Stretch,
     optimizer_state: Mapping[str, torch.Tensor],
     on_step: Callable[[], None] | None = None,
+    mechanism: Mechanism | None = None,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Train a model in place.
 
@@ -55,18 +57,19 @@ def train_locally(
         As returned by the stretch before; empty at the start.
     on_step
         Called after each step; what it raises ends the training there.
+    mechanism
+        Bounds and noise of the gradients, where they are private; then the whole model is trained.
 
     Returns
     -------
     float
-        Mean training loss of the steps.
+        Mean training loss of the steps; not a number where gradients are private, and none is computed.
     dict
         The optimizer's state after them.
     """
     trained = model.head if stretch.head_only else model
     device = model.head.weight.device
     optimizer = build_optimizer(trained, training, optimizer_state)
-    pos_weight = torch.from_numpy(positive_weights(data.labels)).to(device)
     model.backbone.requires_grad_(not stretch.head_only)
     model.eval()
     trained.train()
@@ -74,17 +77,32 @@ def train_locally(
     # Dropout draws from the global generator; it gets a seed of its own here and is put back afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed("dropout", *stretch.seed_parts, stretch.first_step))
-        for step, images, labels in _batches(data, training, stretch, device):
+        for step, loss in _gradients(model, data, training, stretch, mechanism):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, stretch.total_steps, training.learning_rate)
-            loss = masked_bce(model(images), labels, pos_weight)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
             optimizer.step()
-            total_loss += loss.detach()
+            total_loss += loss
             if on_step:
                 on_step()
     return total_loss.item() / stretch.steps, optimizer_tensors(trained, optimizer)
+
+
+def _gradients(
+    model: SiteModel, data: SplitData, training: Training, stretch: Stretch, mechanism: Mechanism | None
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield each step's number and loss, with its gradient in the model's parameters; a private one tells no loss."""
+    device = model.head.weight.device
+    if mechanism:
+        steps = range(stretch.first_step, stretch.first_step + stretch.steps)
+        for step in private_gradients(model, data, training, steps, mechanism):
+            yield step, torch.full((), torch.nan, device=device)
+        return
+    pos_weight = torch.from_numpy(positive_weights(data.labels)).to(device)
+    for step, images, labels in _batches(data, training, stretch, device):
+        loss = masked_bce(model(images), labels, pos_weight)
+        model.zero_grad()
+        torch.autograd.backward(loss)
+        yield step, loss.detach()
 
 
 def _batches(

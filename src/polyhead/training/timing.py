@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from polyhead.training.dataset import SplitData
 from polyhead.training.device import describe_device, resolve_device
 from polyhead.training.local import Stretch, train_locally
 from polyhead.training.model import SiteModel, build_head
+from polyhead.training.private_gradient import Mechanism
 
 __all__ = ["StepTime", "model_bytes", "time_steps"]
 
@@ -41,10 +43,10 @@ class StepTime:
     device: str
 
 
-def time_steps(model: Model, training: Training, findings: int) -> StepTime:
+def time_steps(model: Model, training: Training, findings: int, mechanism: Mechanism | None = None) -> StepTime:
     """Time real optimizer steps on noise, augmentation included; takes a few seconds.
 
-    Where a whole batch would take much longer than that, smaller ones are timed.
+    Where a whole batch would take much longer than that, smaller ones are timed. With a mechanism steps are private.
 
     Raises
     ------
@@ -52,16 +54,17 @@ def time_steps(model: Model, training: Training, findings: int) -> StepTime:
         If there is no such device or backbone, or a batch does not fit into the device's memory.
     """
     device = resolve_device(training.device)
+    seconds_of = partial(_seconds, mechanism=mechanism) if mechanism else _seconds
     network = _site_model(model, findings, device)
     batch = training.batch_size
     try:
-        _seconds(network, model, training, _SMALL, 1)
-        an_image = _seconds(network, model, training, _SMALL, 1) / _SMALL
+        seconds_of(network, model, training, _SMALL, 1)
+        an_image = seconds_of(network, model, training, _SMALL, 1) / _SMALL
         while batch > _SMALL and batch * an_image > _SECONDS:
             batch = max(_SMALL, batch // 2)
-        warm = _seconds(network, model, training, batch, 1)
+        warm = seconds_of(network, model, training, batch, 1)
         steps = int(np.clip(_SECONDS / warm, 1, _MOST_STEPS))
-        seconds = _seconds(network, model, training, batch, steps) / steps
+        seconds = seconds_of(network, model, training, batch, steps) / steps
     except torch.OutOfMemoryError as problem:
         raise StudyError(
             f"key 'training.batch_size': {batch} images of {model.image_size} pixels do not fit into the memory of "
@@ -90,12 +93,14 @@ def _bytes(module: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
 
-def _seconds(network: SiteModel, model: Model, training: Training, batch: int, steps: int) -> float:
+def _seconds(
+    network: SiteModel, model: Model, training: Training, batch: int, steps: int, mechanism: Mechanism | None = None
+) -> float:
     """Train for some steps and return how long that took, all of the device's work included."""
     data = _noise(batch, model.image_size, len(network.findings))
     settings = training.model_copy(update={"batch_size": batch})
     began = time.perf_counter()
-    train_locally(network, data, settings, Stretch(0, steps, steps, (0, "timing")), {})
+    train_locally(network, data, settings, Stretch(0, steps, steps, (0, "timing")), {}, None, mechanism)
     return time.perf_counter() - began
 
 

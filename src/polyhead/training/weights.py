@@ -21,6 +21,7 @@ _SHOWN_MISFITS = 50
 # A classifier of 22,000 classes on 1,536 features, in double precision.
 _CLASSIFIER_BYTES = 2**28
 
+_BATCH_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _CLASSIFIER = re.compile(r"(fc|classifier(\.\d+)?|head(\.fc)?)\.(weight|bias)")
 # torchvision's position in an EfficientNet block, and timm's name there, for blocks that expand and those that do not.
 _EXPANDING = {
@@ -45,7 +46,9 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
     """Load initial weights into a backbone.
 
     A first convolution of three colour channels is summed to one, which gives a grey image the response that the
-    same image had in three equal channels. Counters of BatchNorm may be absent; they start at 0 then.
+    same image had in three equal channels. Counters of BatchNorm may be absent; they start at 0 then. Where the
+    backbone has GroupNorm and the file the statistics of a BatchNorm, that layer begins at scale 1 and shift 0: the
+    file's own mean nothing without its statistics.
 
     Returns
     -------
@@ -61,13 +64,16 @@ def load_weights(backbone: nn.Module, path: Path) -> list[str]:
     wanted = backbone.state_dict()
     most_bytes = 2 * state_bytes(wanted) + _CLASSIFIER_BYTES + MOST_HEADER_BYTES
     tensors = read_tensors(path, WeightsError, most_bytes=most_bytes)
-    if len(tensors) > 2 * len(wanted):
+    # A BatchNorm has five entries where a GroupNorm has two.
+    group_norms = sum(isinstance(layer, nn.GroupNorm) for layer in backbone.modules())
+    if len(tensors) > 2 * (len(wanted) + 3 * group_norms):
         raise WeightsError(
             f"{path}: does not fit the backbone: {len(tensors):,} tensors instead of {len(wanted):,}. "
             "Name the weights of this backbone, or the backbone of these weights."
         )
     if set(tensors) != set(wanted):
         tensors = {_our_name(name, wanted): tensor for name, tensor in tensors.items()}
+    tensors = _without_batch_norm(tensors, backbone)
     left_over = [name for name in tensors if _CLASSIFIER.fullmatch(name) and name not in wanted]
     counters = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")}
     found = {name: tensor for name, tensor in tensors.items() if name not in left_over}
@@ -109,6 +115,18 @@ def _fit(tensor: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     both_convolve = tensor.dim() == wanted.dim() == 4
     colour_to_grey = both_convolve and tensor.shape[1] == 3 and wanted.shape[1] == 1
     return tensor.sum(dim=1, keepdim=True) if colour_to_grey else tensor
+
+
+def _without_batch_norm(tensors: dict[str, torch.Tensor], backbone: nn.Module) -> dict[str, torch.Tensor]:
+    """Put a GroupNorm layer's own entries in the place of those of a BatchNorm that the file has there."""
+    replaced = [
+        (name, layer)
+        for name, layer in backbone.named_modules()
+        if isinstance(layer, nn.GroupNorm) and f"{name}.running_mean" in tensors
+    ]
+    gone = {f"{name}.{entry}" for name, _ in replaced for entry in _BATCH_NORM}
+    own = {f"{name}.{entry}": tensor for name, layer in replaced for entry, tensor in layer.state_dict().items()}
+    return {name: tensor for name, tensor in tensors.items() if name not in gone} | own
 
 
 def _our_name(name: str, wanted: dict[str, torch.Tensor]) -> str:

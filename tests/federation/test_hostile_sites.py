@@ -119,7 +119,6 @@ KINDS: dict[str, tuple[Spoil, str]] = {
     "text examples": (saying(examples="12"), "left out: 12 examples"),
     "NaN loss": (saying(loss=math.nan), "left out: the loss is nan"),
     "huge loss": (saying(loss=10**400), "left out: the loss is an integer"),
-    "no loss": (saying(loss=None), "left out: the loss is a NoneType"),
     # F07
     "late": (saying(round=ROUND - 1), f"left out: the update is not of round {ROUND}"),
     "early": (saying(round=ROUND + 1), f"left out: the update is not of round {ROUND}"),

@@ -39,7 +39,7 @@ def _ask() -> None:
             topic=topic,
             target=_ASKED,
             request=new_cell_message({}, Message(topic, body)),
-            timeout=10.0,
+            timeout=5.0,
         )
         said = reply.payload
         answers[topic] = [str(reply.get_header(MessageHeaderKey.RETURN_CODE)), str(getattr(said, "body", said))]

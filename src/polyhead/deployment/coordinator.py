@@ -78,7 +78,14 @@ def run_segment(agreed: Agreed, segment: Segment, folder: Path, carry: Carry) ->
     ----------
     folder
         Where the server keeps its states.
+
+    Raises
+    ------
+    StudyError
+        If the study has no such method or seed.
     """
+    # What names no method of the study becomes no folder.
+    plan_of(agreed, segment.method, segment.seed)
     store = store_of(agreed, folder, segment.method, segment.seed)
     server = _Server(agreed, segment, store, carry)
     try:

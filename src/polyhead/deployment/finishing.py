@@ -45,13 +45,15 @@ def answer(hospital: Hospital, question: Question, run: Path, on_step: Callable[
     Raises
     ------
     UpdateError
-        If the server's agreement is another, or another process of this site is at work.
+        If the server's agreement is another, it asks for what no server of the study does, or another process of this
+        site is at work.
     PolyheadError
         If there is no answer.
     """
+    refuse_other_agreement(hospital.agreed, question)
+    _refuse_other_rounds(question, hospital.plan.federation.rounds)
     if question.kind == "round":
         return take_part(hospital, question, on_step)
-    refuse_other_agreement(hospital.agreed, question)
     if question.kind == "join":
         return READY if hospital.site.can_train else IDLE
     if question.kind == "finish":
@@ -59,6 +61,16 @@ def answer(hospital: Hospital, question: Question, run: Path, on_step: Callable[
             finish(hospital, question, run, on_step)
         return FINISHED
     raise UpdateError(f"{question.kind!r} is no question of one method. Both need the same version.")
+
+
+def _refuse_other_rounds(question: Question, rounds: int) -> None:
+    """Refuse what no server of this study asks: it could fill the disk, or end the training early for good."""
+    sound = {"round": question.round < rounds, "finish": question.round == rounds}.get(question.kind, True)
+    if not sound or question.own > question.round:
+        raise UpdateError(
+            f"the server's question is about round {question.round}, with a state after {question.own} rounds, of "
+            f"{rounds} in the study. Both must run the same study."
+        )
 
 
 def finish(hospital: Hospital, question: Question, run: Path, on_step: Callable[[], None] | None = None) -> None:

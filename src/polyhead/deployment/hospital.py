@@ -104,11 +104,10 @@ def take_part(hospital: Hospital, question: Question, on_step: Callable[[], None
     Raises
     ------
     UpdateError
-        If the server's agreement is another, or another process of this site is at work.
+        If another process of this site is at work.
     PolyheadError
         If the own state is not there, or training comes to nothing.
     """
-    refuse_other_agreement(hospital.agreed, question)
     if not hospital.site.can_train:
         raise UpdateError(f"{IDLE}; it takes no part in rounds.")
     with alone(hospital.states.folder):

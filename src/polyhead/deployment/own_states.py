@@ -63,9 +63,9 @@ def save_own(states: OwnStates, rounds_done: int, private: PrivateState) -> None
 
 
 def keep_own(states: OwnStates, wanted: Collection[int]) -> None:
-    """Remove every state but those after so many rounds."""
+    """Remove every state but those after so many rounds, and the newest: no server can ask all of a site's away."""
     account = _read(states)
-    kept = {rounds_done: stored for rounds_done, stored in account.items() if rounds_done in wanted}
+    kept = {one: stored for one, stored in account.items() if one in wanted or one == max(account)}
     if kept.keys() != account.keys():
         _write(states, kept)
     for rounds_done in account.keys() - kept.keys():

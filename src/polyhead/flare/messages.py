@@ -135,7 +135,7 @@ def _update(message: Shareable, site: str) -> SiteUpdate:
     body = message.get(_BODY)
     if not isinstance(body, dict) or body.keys() != set(_FIELDS):
         raise UpdateError(f"what it sent is no update (the engine says {message.get_return_code()!r}).")
-    if body["site"] != site:
+    if not isinstance(body["site"], str) or body["site"] != site:
         raise UpdateError("the update carries another site's name. Send the name that the study gives it.")
     state = unpack_tensors(body["state"], UpdateError)
     return SiteUpdate(body["site"], body["round"], body["examples"], body["loss"], state)

@@ -56,6 +56,12 @@ def test_a_certificate_carries_its_owners_name_and_no_key_is_in_two_kits(kits: K
     assert len(keys) == 4
 
 
+def test_what_was_lost_with_its_line_is_sent_again_within_two_minutes(kits: Kits) -> None:
+    # The engine's own variables for single questions cannot make it shorter than this one.
+    for kit in kits.sites.values():
+        assert local(kit, "resources.json")["client"]["communication_timeout"] == 120
+
+
 def test_only_our_classes_may_be_named_by_a_job_and_none_may_be_shipped(kits: Kits) -> None:
     for kit in (kits.server, *kits.sites.values()):
         settings = local(kit, "resources.json")

@@ -41,6 +41,9 @@ _COORDINATOR = {
 # Seconds without a sign of life after which a site is not connected, and after which another may take its name.
 _SERVER_HEARTBEAT = 60
 _TWIN_SILENCE = 25
+# After so many seconds without a word a site takes what it asked, or its update, for lost with the line, and sends it
+# again; 300 as shipped. A large network on a slow line needs its time: 94 MB at 10 Mbit/s are 75 s.
+_RECEIPT = 120.0
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ def _close_server(kit: Path, agreement: str) -> None:
 def _close_site(kit: Path, agreement: str) -> None:
     settings = _resources(kit)
     settings["allow_log_streaming"] = False
+    settings["client"]["communication_timeout"] = _RECEIPT
     _drop(settings, "site_log_streamer")
     for component in settings["components"]:
         if component["id"] == "process_launcher":

@@ -1,21 +1,13 @@
 """How a site starts its process of a job: as the engine does, but its death is the site's own affair.
 
-As shipped, one site's process that is killed ends the job of all sites; and a message that is lost with its line is
-waited for so long that the site is absent for the rest of the segment.
+As shipped, one site's process that is killed ends the job of all sites.
 """
-
-import os
 
 from nvflare.apis.fl_context import FLContext
 from nvflare.apis.job_launcher_spec import JobHandleSpec, JobReturnCode
 from nvflare.app_common.job_launcher.client_process_launcher import ClientProcessJobLauncher
 
 __all__ = ["SiteJobLauncher"]
-
-# After so many seconds without a receipt a site asks, or sends its update, again; 300 as shipped. A large network on a
-# slow line needs its time: 94 MB at 10 Mbit/s are 75 s. What is in the environment already counts.
-_RECEIPT = "120"
-_WAITS = ("NVFLARE_SUBMIT_TASK_RESULT_TIMEOUT", "NVFLARE_GET_TASK_TIMEOUT")
 
 
 class _Neutral(JobHandleSpec):
@@ -40,6 +32,4 @@ class SiteJobLauncher(ClientProcessJobLauncher):
 
     def launch_job(self, job_meta: dict[str, object], fl_ctx: FLContext) -> JobHandleSpec:
         """Start the process."""
-        for name in _WAITS:
-            os.environ.setdefault(name, _RECEIPT)
         return _Neutral(super().launch_job(job_meta, fl_ctx))

@@ -64,8 +64,8 @@ def wait_for_orphans(run: Path) -> None:
 def run_jobs(jobs: Sequence[Job], workers: int, threads: int, progress: Progress) -> None:
     """Run jobs, up to `workers` at a time, begun in their order.
 
-    If one fails, none is begun any more, and those that are running are trained to their end. Ctrl-C ends each after
-    its step.
+    If one fails, the others are trained all the same: what is left does not depend on which came first. Ctrl-C ends
+    each after its step.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def _fail(house: _House, worker: _Worker, words: Message) -> None:
     else:
         house.failures[worker.number] = type(error)(f"{name}: {error}")
     text = f"{house.failures[worker.number]}".rstrip(".")
-    _log.info("failed: %s. No other training begins; those that run go on to their end.", text)
+    _log.info("failed: %s. The others are trained to their end.", text)
     if words["trace"]:
         _log_here({"name": _log.name, "levelno": logging.ERROR, "msg": text, "exc_text": words["trace"]}, False)
 
@@ -247,7 +247,7 @@ def _give_next(house: _House, worker: _Worker) -> None:
     if worker.task is not None:
         house.progress.remove_task(worker.task)
     worker.task, worker.number = None, -1
-    if house.failures or house.begun == len(house.jobs):
+    if house.begun == len(house.jobs):
         if worker.process.stdin:
             worker.process.stdin.close()
         return

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -30,6 +31,10 @@ replicates = 100
 """
 FFL = Sharing(backbone=True, batch_norm=True, head=False)
 PLAIN = Augmentation(rotation=0, shift=0, scale=0, contrast=0, noise=0)
+
+# No test depends on the clock, and a busy machine may take seconds for any example.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 # Minutes long each: several processes are done sooner if these begin first.

@@ -312,7 +312,7 @@ names = near | st.text(st.characters(exclude_characters="/\0", codec="utf-8"), m
 @given(st.sets(names.filter(lambda name: name not in (".", "..")), max_size=5))
 @example({f".f.{NOBODY}٣.0123abcd.tmp", f".f.{NOBODY}3.0123abcd.tmp"})
 @example({".f.1.0123abcd.tmp"})
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_only_names_that_we_give_are_removed(tmp_path_factory: pytest.TempPathFactory, found: set[str]) -> None:
     folder = tmp_path_factory.mktemp("names")
     for name in found:

@@ -62,8 +62,8 @@ def ended(monkeypatch: pytest.MonkeyPatch, end: BaseException | None, *options: 
     """Call `polyhead run` with a study that ends so; return the exit code and what the study was given."""
     given: list[Any] = []
 
-    def run_study(study: Path, out: Path, console: Console, restart: bool = False) -> None:
-        given.extend((study, out, restart))
+    def run_study(study: Path, out: Path, console: Console, restart: bool, jobs: int, threads: int | None) -> None:
+        given.extend((study, out, restart, jobs, threads))
         if end:
             raise end
 
@@ -78,7 +78,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, end: BaseException | None, *options: 
 def test_run_starts_anew_only_when_told(restart: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     code, given = ended(monkeypatch, None, *["--restart"] * restart)
     assert code == 0
-    assert given == [Path("study.toml"), Path("there"), restart]
+    assert given == [Path("study.toml"), Path("there"), restart, 1, None]
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_damaged_environment_is_named_with_what_to_do(tmp_path: Path, damage: 
         keep_environment(path, study, CPU)
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 2000), place=st.integers(0, 2000), bit=st.integers(0, 7))
 def test_no_damage_gives_a_traceback(
     tmp_path: Path, manifests: dict[str, Manifest], cut: int, place: int, bit: int

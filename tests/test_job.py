@@ -108,7 +108,7 @@ def failing_at(site: str, error: Exception) -> Any:
     ("error", "told"),
     [
         (CacheError("pixels.npy: is cut off."), r"site a: pixels\.npy: is cut off"),
-        (KeyError("patient 17"), r"site a: KeyError\. The site's run\.log tells more"),
+        (KeyError("patient 17"), r"site a: KeyError\. The site's log, run\.log or its kit's log\.txt, tells more"),
     ],
 )
 def test_a_site_that_fails_at_the_end_does_not_cost_the_others_their_results(

@@ -54,7 +54,7 @@ def test_lines_that_changed_places_show(tmp_path: Path) -> None:
         verify(file)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_changed_character_shows(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("record") / "audit.jsonl"

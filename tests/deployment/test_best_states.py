@@ -49,7 +49,7 @@ def best_of(states: OwnStates) -> int | None:
 STEPS = st.tuples(st.sampled_from(["round", "again", "back"]), st.booleans(), st.sampled_from([None, 0.0, 0.5, 0.75]))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(STEPS, max_size=12))
 def test_the_best_is_that_of_the_history_that_counts(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool, float | None]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from polyhead.deployment.release import (
@@ -43,7 +43,6 @@ def counts_of(metrics: pl.DataFrame, finding: str) -> list[int]:
     return [n for row in metrics.filter(finding=finding, metric="auroc").select(COUNTS).rows() for n in row]
 
 
-@settings(deadline=None)
 @given(tables(), st.integers(1, 30))
 def test_no_count_below_the_least_and_no_other_column_leaves(
     both: tuple[pl.DataFrame, pl.DataFrame], least: int
@@ -58,7 +57,6 @@ def test_no_count_below_the_least_and_no_other_column_leaves(
         assert row.keys() == {"method", "reference", "finding", "difference", "low", "high", "p", "p_holm"}
 
 
-@settings(deadline=None)
 @given(tables(), st.integers(1, 30))
 def test_nothing_of_a_rare_finding_leaves(both: tuple[pl.DataFrame, pl.DataFrame], least: int) -> None:
     released = filter_tables(*both, Policy(least=least))
@@ -72,14 +70,12 @@ def test_nothing_of_a_rare_finding_leaves(both: tuple[pl.DataFrame, pl.DataFrame
         assert not [row for row in released.comparisons if row["p_holm"] is not None]
 
 
-@settings(deadline=None)
 @given(tables(), st.integers(1, 30))
 def test_what_is_released_passes_at_both_ends(both: tuple[pl.DataFrame, pl.DataFrame], least: int) -> None:
     released = filter_tables(*both, Policy(least=least))
     assert read_release(body_of(released), METHODS, SEEDS) == released
 
 
-@settings(deadline=None)
 @given(tables())
 def test_exact_values_stay(both: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     released = filter_tables(*both, Policy(least=1))
@@ -87,7 +83,6 @@ def test_exact_values_stay(both: tuple[pl.DataFrame, pl.DataFrame]) -> None:
         assert all(value == round(value, 4) for value in row.values() if isinstance(value, float))
 
 
-@settings(deadline=None)
 @given(tables())
 def test_nothing_is_nothing(both: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     assert filter_tables(*both, Policy("nothing")) == Release()
@@ -103,7 +98,6 @@ def predictions(rows: list[tuple[str, str, int | None]]) -> pl.DataFrame:
     return pl.DataFrame(whole, kinds, orient="row")
 
 
-@settings(deadline=None)
 @given(images, st.integers(1, 3))
 def test_a_finding_leaves_if_enough_patients_have_it_and_enough_others_lack_it(
     rows: list[tuple[str, str, int | None]], least: int

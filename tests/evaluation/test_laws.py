@@ -16,7 +16,7 @@ of the whole evaluation follow below.
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from sklearn.metrics import roc_auc_score
@@ -94,7 +94,6 @@ LAWS = {
 
 @pytest.mark.parametrize(("metric", "law"), [(metric, law) for metric, laws in LAWS.items() for law in laws])
 @given(sample=samples())
-@settings(deadline=None)
 def test_law(metric, law, sample):
     labels, scores, patients, weights = sample
     one, other = law(metric, labels, scores, patients, weights)
@@ -102,7 +101,6 @@ def test_law(metric, law, sample):
 
 
 @given(sample=samples())
-@settings(deadline=None)
 def test_equals_scikit_learn_or_is_undefined(sample):
     labels, scores, patients, weights = sample
     ours = weighted_auroc(labels, scores, weights, patients)
@@ -115,7 +113,6 @@ def test_equals_scikit_learn_or_is_undefined(sample):
 
 
 @given(sample=samples())
-@settings(deadline=None)
 def test_the_threshold_moves_with_the_scores_and_not_with_their_order(sample):
     labels, scores, _, _ = sample
     order = np.random.default_rng(1).permutation(len(labels))

@@ -21,7 +21,7 @@ from polyhead.imaging.radiograph import MAX_PIXELS
 from polyhead.imaging.recipe import RECIPES, Recipe
 from tests.imaging.files import NOISE, RAMP16, animated, chunk, encoded, load_pixels, png, saved, scene, turned
 
-shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 # Reading

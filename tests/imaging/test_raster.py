@@ -156,7 +156,7 @@ def test_a_default_image_before_an_animation_is_the_first_frame(tmp_path: Path) 
 
 
 @given(height=st.integers(1, 150), width=st.integers(1, 150), at_least=st.integers(1, 20))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_jpeg_is_reduced_as_far_as_twice_the_side_remains(
     tmp_path_factory: pytest.TempPathFactory, height: int, width: int, at_least: int
 ) -> None:

@@ -51,7 +51,7 @@ def chosen(data: SplitData, kept: Sequence[int]) -> SplitData:
     return SplitData(data.pixels, rows, data.labels[list(kept)], names, patients)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(
     images=st.integers(3, 9),
     patients=st.lists(st.integers(0, 3), min_size=9, max_size=9),

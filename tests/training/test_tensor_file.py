@@ -162,7 +162,7 @@ def test_a_bit_flipped_anywhere_is_refused_if_the_hash_is_known_and_never_ends_i
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**64 - 1) | st.integers(0, 250))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, rest: bytes, length: int) -> None:
     path = tmp_path_factory.getbasetemp() / "any.safetensors"
     path.write_bytes(struct.pack("<Q", length) + rest)
@@ -185,7 +185,7 @@ entries = st.fixed_dictionaries(
 
 
 @given(st.dictionaries(st.text(max_size=4) | st.just("__metadata__"), entries | json_values, max_size=3), st.binary())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_header_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any], data: bytes
 ) -> None:

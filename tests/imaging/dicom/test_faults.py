@@ -41,7 +41,7 @@ from tests.imaging.dicom.files import (
     written,
 )
 
-shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 PIXELS = b"\xe0\x7f\x10\x00OW"
 
 

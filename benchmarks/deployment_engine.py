@@ -38,6 +38,7 @@ from polyhead.deployment.agreed import agreement_of, read_agreement
 from polyhead.deployment.audit import verify
 from polyhead.deployment.coordinator import EVENTS, store_of
 from polyhead.deployment.events import read_events
+from polyhead.flare.jobs import SERVER_SETTINGS, SITE_SETTINGS
 from polyhead.flare.kits import Server, provision
 from polyhead.flare.layout import AGREEMENT, AUDIT, SITE_FILE, STATES, local_folder
 from polyhead.flare.processes import end, silenced, start
@@ -49,14 +50,6 @@ ADMIN = "coordinator@federation.example"
 ROLES = {"server's job": "runner_process", "site's job": "worker_process"}
 SCRIPT = Path(__file__).with_name("deployment_script.py")
 SEGMENTS = 2
-# The settings of our jobs, where they are settings of the engine.
-OURS_SERVER = {
-    "np_download_chunk_size": 0,
-    "server": {"task_request_interval": 0.2},
-    "dead_client_grace_period": 5,
-    "dead_client_check_lead_time": 3,
-}
-OURS_SITE = {"np_download_chunk_size": 0, "job_heartbeat_interval": 2}
 
 
 @dataclass(frozen=True)
@@ -106,7 +99,7 @@ def fedavg(case: Case, folder: Path) -> list[Result]:
     houses = stock_kits(case, folder / "kits", port)
     shipped, tuned = Result("FedAvg, as shipped"), Result("FedAvg, our settings")
     with opened(houses, folder, shipped, False), session_of(houses.post) as session:
-        for result, settings in ((shipped, ({}, {})), (tuned, (OURS_SERVER, OURS_SITE))):
+        for result, settings in ((shipped, ({}, {})), (tuned, (SERVER_SETTINGS, SITE_SETTINGS))):
             stamps = folder / f"stamps-{len(result.peer)}"
             stamps.mkdir()
             job = write_recipe(case, folder / f"job-{len(result.peer)}", stamps, *settings)

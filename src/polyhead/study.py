@@ -124,10 +124,12 @@ def _check_training_sites(manifests: Mapping[str, Manifest], federation: Federat
 
 def _privacy(study: StudyConfig, manifests: Mapping[str, Manifest]) -> pl.DataFrame:
     """Compute what the study's noise is worth, before any training; an empty table if there is none."""
+    if not (study.privacy.noise and costly(study.methods, study.federation)):
+        return cost_table(study, {})
     train = {name: manifest.split("train") for name, manifest in manifests.items()}
-    has_noise = study.privacy.noise and costly(study.methods, study.federation)
-    trained = {name: frame["patient_id"].n_unique() for name, frame in train.items() if frame.height >= 2}
-    return cost_table(study, trained if has_noise else {})
+    return cost_table(
+        study, {name: frame["patient_id"].n_unique() for name, frame in train.items() if frame.height >= 2}
+    )
 
 
 def _print_privacy(privacy: pl.DataFrame, console: Console) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
+import torch
 
 from polyhead.deployment.agreed import Agreed, agreement_of, read_agreement
 from polyhead.deployment.coordinator import EVENTS, store_of
@@ -33,10 +35,11 @@ _HANGS = 600
 
 @dataclass(frozen=True)
 class Houses:
-    """A federation's kits, and the processes started from them."""
+    """A federation's kits, how long its supervisor waits for what, and the processes started from the kits."""
 
     kits: Kits
     study: Path
+    patience: Patience = PATIENCE
     running: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
 
     @property
@@ -106,7 +109,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def build(folder: Path, study_file: Path) -> Houses:
+def build(folder: Path, study_file: Path, patience: Patience = PATIENCE) -> Houses:
     """Provision a study's kits, and give each site its own file."""
     study = load_study(study_file)
     names = [site.name for site in study.site]
@@ -114,19 +117,38 @@ def build(folder: Path, study_file: Path) -> Houses:
     kits = provision(folder / "kits", agreement_of(study), names, where, ADMIN, study.model.weights)
     for site in study.site:
         (local_folder(kits.sites[site.name]) / SITE_FILE).write_text(f'manifest = "{site.manifest}"\n')
-    return Houses(kits, study_file)
+    return Houses(kits, study_file, patience)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, here and in what is started: sums depend on their number."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def ended(houses: Houses) -> Iterator[Houses]:
+    """End whatever was started of them, afterwards."""
+    try:
+        yield houses
+    finally:
+        for name in list(houses.running):
+            houses.kill(name)
 
 
 @contextmanager
 def open_houses(folder: Path, study_file: Path) -> Iterator[Houses]:
     """Start a server and its sites, and end them all afterwards."""
-    houses = build(folder, study_file)
-    try:
+    with ended(build(folder, study_file)) as houses:
         houses.start("server", *houses.kits.sites)
         yield houses
-    finally:
-        for name in list(houses.running):
-            houses.kill(name)
 
 
 @contextmanager
@@ -138,7 +160,7 @@ def federation(houses: Houses, seed: int, rounds: int, length: int) -> Iterator[
 
     def work() -> None:
         try:
-            segments.append(run_federation(houses.post, houses.agreed, "ffl", seed, PATIENCE, length, print))
+            segments.append(run_federation(houses.post, houses.agreed, "ffl", seed, houses.patience, length, print))
         except BaseException as problem:  # It is raised again in the test's own thread.
             problems.append(problem)
 

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
 
-import tests.flare.houses
 from polyhead.deployment.gathering import gather
 from polyhead.flare.layout import SITE_FILE, local_folder
 from polyhead.flare.supervisor import Patience
 from tests.deployment.houses_by_hand import differences, simulated, write_study
-from tests.flare.houses import Houses, build, federation, wait_until
+from tests.flare.houses import Houses, build, ended, federation, one_thread, wait_until
 from tests.flare.identity import output, wait_for
 
 pytestmark = pytest.mark.slow
@@ -24,18 +22,15 @@ ROUNDS = 2
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
     """A federation in which b's own file names no manifest that is there, and what c's engine reads is damaged."""
     folder = tmp_path_factory.mktemp("broken")
-    before, patch = torch.get_num_threads(), pytest.MonkeyPatch()
-    torch.set_num_threads(1)
-    patch.setenv("OMP_NUM_THREADS", "1")
     # c's process never begins, for which it is waited twice.
-    patch.setattr(tests.flare.houses, "PATIENCE", Patience(sites=60, deadline=25, silence=20, start=120))
-    houses = build(folder, write_study(folder, ROUNDS, settings="min_sites = 1"))
-    files = {
-        local_folder(houses.kits.sites["b"]) / SITE_FILE: 'manifest = "absent/manifest.csv"\n',
-        local_folder(houses.kits.sites["c"]) / "resources.json": '{"components": [',
-    }
-    whole = {file: file.read_text() for file in files}
-    try:
+    patience = Patience(sites=60, deadline=25, silence=20, start=120)
+    study = write_study(folder, ROUNDS, settings="min_sites = 1")
+    with one_thread(), ended(build(folder, study, patience)) as houses:
+        files = {
+            local_folder(houses.kits.sites["b"]) / SITE_FILE: 'manifest = "absent/manifest.csv"\n',
+            local_folder(houses.kits.sites["c"]) / "resources.json": '{"components": [',
+        }
+        whole = {file: file.read_text() for file in files}
         houses.start("server", *"abc")
         for site in "abc":
             wait_for(f"site {site} is in", lambda site=site: "Successfully" in output(houses.kits.sites[site]), 300)
@@ -46,11 +41,6 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
             for file, text in whole.items():
                 file.write_text(text)
         yield houses
-    finally:
-        for name in list(houses.running):
-            houses.kill(name)
-        patch.undo()
-        torch.set_num_threads(before)
 
 
 def test_the_others_go_on(broken: Houses, tmp_path: Path) -> None:

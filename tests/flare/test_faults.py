@@ -1,17 +1,14 @@
 """A site that fails, one that is late, one that holds another agreement: one federation, told apart by its events."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-import tests.flare.houses
 from polyhead.flare.layout import AGREEMENT, local_folder
 from polyhead.flare.supervisor import Patience
 from tests.deployment.houses_by_hand import differences, simulated, write_study
-from tests.flare.houses import Houses, build, federation, wait_until
+from tests.flare.houses import Houses, build, ended, federation, one_thread, wait_until
 from tests.flare.identity import output, wait_for
 
 pytestmark = pytest.mark.slow
@@ -23,14 +20,11 @@ ROUNDS = 3 * LENGTH
 def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
     """Three segments: c cannot read its images, b is not there; c holds another agreement, b is there; all is well."""
     folder = tmp_path_factory.mktemp("troubled")
-    before, os.environ["OMP_NUM_THREADS"] = torch.get_num_threads(), "1"
-    torch.set_num_threads(1)
-    patch = pytest.MonkeyPatch()
     # The first segment does not wait long for b, the second long enough.
-    patch.setattr(tests.flare.houses, "PATIENCE", Patience(sites=15, deadline=60, silence=8, start=90))
-    houses = build(folder, write_study(folder, ROUNDS, settings="min_sites = 1"))
-    images, agreement = folder / "c" / "images", local_folder(houses.kits.sites["c"]) / AGREEMENT
-    try:
+    patience = Patience(sites=15, deadline=60, silence=8, start=90)
+    study = write_study(folder, ROUNDS, settings="min_sites = 1")
+    with one_thread(), ended(build(folder, study, patience)) as houses:
+        images, agreement = folder / "c" / "images", local_folder(houses.kits.sites["c"]) / AGREEMENT
         houses.start("server", "a", "c")
         for site in "ac":
             wait_for(f"site {site} is in", lambda site=site: "Successfully" in output(houses.kits.sites[site]))
@@ -45,12 +39,6 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
             wait_until(houses, 0, LENGTH + 1)
             agreement.write_text(true)
         yield houses
-    finally:
-        for name in list(houses.running):
-            houses.kill(name)
-        patch.undo()
-        torch.set_num_threads(before)
-        del os.environ["OMP_NUM_THREADS"]
 
 
 def statuses(houses: Houses, site: str, segment: int) -> set[str]:

@@ -4,17 +4,15 @@ Whatever dies meanwhile: what counted is what `simulate` gives where the same si
 Starting a segment takes most of the time, so faults that can be told apart by their events share a federation.
 """
 
-import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.deployment.houses_by_hand import differences, simulated, write_study
-from tests.flare.houses import PATIENCE, Houses, federation, open_houses, wait_until
+from tests.flare.houses import PATIENCE, Houses, federation, one_thread, open_houses, wait_until
 from tests.flare.identity import wait_for
 
 pytestmark = pytest.mark.slow
@@ -25,17 +23,10 @@ SITES, SERVER = 1, 2  # seeds of the federations in which they are at fault
 @pytest.fixture(scope="module")
 def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
     folder = tmp_path_factory.mktemp("houses")
-    # Sums depend on the number of threads: the same here and in the houses.
-    before, os.environ["OMP_NUM_THREADS"] = torch.get_num_threads(), "1"
-    torch.set_num_threads(1)
     study = write_study(folder, ROUNDS)
     study.write_text(study.read_text().replace("methods =", "seeds = [0, 1, 2]\nmethods ="))
-    try:
-        with open_houses(folder, study) as opened:
-            yield opened
-    finally:
-        torch.set_num_threads(before)
-        del os.environ["OMP_NUM_THREADS"]
+    with one_thread(), open_houses(folder, study) as opened:
+        yield opened
 
 
 def hold_against_simulate(houses: Houses, seed: int, folder: Path) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import torch
 
 from tests.deployment.houses_by_hand import differences, simulated
-from tests.flare.houses import Houses, federation, open_houses
+from tests.flare.houses import Houses, federation, one_thread, open_houses
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 SITES = ("guangzhou", "hannover", "nih-a", "nih-b")
@@ -46,17 +45,10 @@ def write_sites(folder: Path, real_data: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture
-def houses(tmp_path: Path, real_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Houses]:
+def houses(tmp_path: Path, real_data: Callable[[str], Path]) -> Iterator[Houses]:
     study = write_sites(tmp_path, real_data)
-    # Sums depend on the number of threads: the same here and in the houses.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with open_houses(tmp_path, study) as opened:
-            yield opened
-    finally:
-        torch.set_num_threads(before)
+    with one_thread(), open_houses(tmp_path, study) as opened:
+        yield opened
 
 
 def test_it_equals_simulate(houses: Houses, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import torch
 from rich.console import Console
 
 from polyhead.deployment.audit import verify
@@ -21,7 +20,7 @@ from polyhead.outputs import output_files
 from polyhead.study import run_study as run_in_one_place
 from polyhead.study_file import load_study
 from tests.deployment.houses_by_hand import write_study, write_weights
-from tests.flare.houses import PATIENCE, Houses, open_houses
+from tests.flare.houses import PATIENCE, Houses, one_thread, open_houses
 
 pytestmark = pytest.mark.slow
 ROUNDS, METHODS = 3, ("local", "conventional", "ffl")
@@ -36,19 +35,11 @@ def houses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Houses]:
     study = write_study(folder, ROUNDS, settings=SETTINGS, test=18)
     study.write_text(study.read_text().replace('methods = ["ffl"]', f"methods = {list(METHODS)}") + COMMON)
     write_weights(study)
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patched:
-        # Sums depend on the number of threads: the same here and in the houses.
-        patched.setenv("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
-        try:
-            with open_houses(folder, study) as opened:
-                for site, text in {"a": "least = 2", "b": "least = 2", "c": 'metrics = "nothing"'}.items():
-                    with (local_folder(opened.kits.sites[site]) / SITE_FILE).open("a") as file:
-                        file.write(f"[release]\n{text}\n")
-                yield opened
-        finally:
-            torch.set_num_threads(before)
+    with one_thread(), open_houses(folder, study) as opened:
+        for site, text in {"a": "least = 2", "b": "least = 2", "c": 'metrics = "nothing"'}.items():
+            with (local_folder(opened.kits.sites[site]) / SITE_FILE).open("a") as file:
+                file.write(f"[release]\n{text}\n")
+        yield opened
 
 
 def test_a_study_runs_to_its_report_and_what_is_done_is_not_done_again(houses: Houses, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.flare.identity import wait_for
+
 # A site's update is a burst of some hundred kilobytes; questions for work, and signs of life, are far shorter.
 _MIDDLE, _PAUSE = 100_000, 0.15
 _MOST = 2**16
@@ -143,6 +145,53 @@ def _received(source: socket.socket) -> bytes:
         return source.recv(_MOST)
     except OSError:
         return b""
+
+
+HARMS = {"altered": alter, "repeated": repeat, "cut": cut}
+
+
+@dataclass
+class Suffered:
+    """What was seen of each harm: the line on which it came, tries refused meanwhile, and what a replay came to."""
+
+    lines: dict[str, Line]
+    refused: int
+    hung_up: bool
+
+
+def suffer(wire: Wire, server_port: int, seconds: float, go_on: Callable[[], None]) -> Suffered:
+    """Harm a site's line in every way, and let it recover in between; at last play what was repeated to the server.
+
+    Parameters
+    ----------
+    seconds
+        How long all lines are cut.
+    go_on
+        Waits until some more was said from now on.
+    """
+    lines, refused = {}, 0
+    for name, harm in HARMS.items():
+        before = len(wire.lines)
+        lines[name] = wire.harm(harm)
+        wait_for(f"the line is {name}", lambda name=name: bool(lines[name].ended_by))
+        if name == "cut":
+            time.sleep(seconds)
+            refused = wire.refused
+            wire.mend()
+        go_on()
+        # Where a site's other process has a line, all may go on that.
+        wait_for("a new line", lambda before=before: any(line.sent for line in wire.lines[before:]), 60)
+    return Suffered(lines, refused, hangs_up(server_port, bytes(lines["repeated"].sent)))
+
+
+def hold_refused(suffered: Suffered) -> None:
+    """Hold that the server ended each line that was harmed, and that the site tried until it was there again."""
+    assert suffered.lines["altered"].ended_by == "server"
+    assert suffered.lines["repeated"].ended_by == "server"
+    assert len(suffered.lines["repeated"].sent) > 100_000
+    assert suffered.hung_up
+    assert suffered.lines["cut"].ended_by == "wire"
+    assert suffered.refused
 
 
 def hangs_up(port: int, sent: bytes) -> bool:

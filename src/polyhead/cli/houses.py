@@ -122,6 +122,8 @@ def _show_cost(agreed: "Agreed", study: "StudyConfig", limit: float | None) -> N
     from polyhead.deployment.leaving import what_it_costs
     from polyhead.sites import read_site
 
+    if not agreed.privacy.noise:
+        return
     patients = read_site(study.site[0]).split("train")["patient_id"].n_unique()
     cost = what_it_costs(agreed, patients, limit)
     if cost is None:

@@ -16,8 +16,8 @@ from typing import Any
 from polyhead.accountant import Steps, epsilon_of
 from polyhead.atomic import write_atomically
 from polyhead.config import Privacy
+from polyhead.deployment.own_table import own_table
 from polyhead.errors import RunError, StudyError, UpdateError
-from polyhead.findings import closest
 from polyhead.limited_file import read_limited
 
 __all__ = ["Answered", "Budget", "charge", "limit_in", "site_secret", "spent"]
@@ -53,13 +53,7 @@ def limit_in(settings: Mapping[str, Any], privacy: Privacy, source: str) -> floa
     StudyError
         If it is no number above 0, or the study adds no noise, with which no limit can be kept.
     """
-    table = settings.get("privacy", {})
-    if not isinstance(table, dict):
-        raise StudyError(f"{source}: key 'privacy': found {table!r}; it is a table, [privacy].")
-    for key in table:
-        if key != "epsilon":
-            raise StudyError(f"{source}: unknown key 'privacy.{key}'; {closest(key, ('epsilon',))}.")
-    limit = table.get("epsilon")
+    limit = own_table(settings, "privacy", ("epsilon",), source).get("epsilon")
     if limit is None:
         return None
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < math.inf:

@@ -140,13 +140,14 @@ def evaluate_at_home(agreed: Agreed, site: str, site_file: Path, run: Path, ques
         found = evaluate_run(run, replicates, methods)
         if policy.metrics == "nothing":
             return Release()
-        tests = (model.test for models in read_run(run, methods) for model in models)
+        sites = list(read_run(run, methods))
+        tests = (model.test for models in sites for model in models)
         hidden = of_few_patients(tests, policy) | withheld(found.metrics, policy)
-        found = _without(run, hidden, methods, replicates) if hidden else found
+        found = _without(sites, hidden, replicates) if hidden else found
         return filter_tables(found.metrics, found.comparisons, policy)
 
 
-def _without(run: Path, hidden: set[str], methods: list[str], replicates: int) -> Evaluation:
+def _without(sites: list[list[Model]], hidden: set[str], replicates: int) -> Evaluation:
     """Evaluate as if some findings did not exist: then no mean or corrected p-value that leaves knows of them."""
 
     def shown(table: pl.DataFrame) -> pl.DataFrame:
@@ -155,8 +156,8 @@ def _without(run: Path, hidden: set[str], methods: list[str], replicates: int) -
     def kept(model: Model) -> Model:
         return replace(model, test=shown(model.test), val=None if model.val is None else shown(model.val))
 
-    sites = [[kept(model) for model in models] for models in read_run(run, methods)]
-    return evaluate_models([models for models in sites if all(model.test.height for model in models)], replicates)
+    left = [[kept(model) for model in models] for models in sites]
+    return evaluate_models([models for models in left if all(model.test.height for model in models)], replicates)
 
 
 def _files(run: Path, method: str, seed: int, site: str) -> tuple[Path, list[Path]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import polars as pl
 
+from polyhead.deployment.own_table import own_table
 from polyhead.errors import StudyError, UpdateError
 from polyhead.evaluation import ALL_SEEDS, MEAN
-from polyhead.findings import closest
 from polyhead.toml_file import read_toml
 
 __all__ = [
@@ -80,12 +80,7 @@ def read_policy(site_file: Path) -> Policy:
 
 def policy_in(settings: Mapping[str, Any], source: str) -> Policy:
     """Return the policy among a site's own settings; errors name `source`."""
-    table = settings.get("release", {})
-    if not isinstance(table, dict):
-        raise StudyError(f"{source}: key 'release': found {table!r}; it is a table, [release].")
-    for key in table:
-        if key not in ("metrics", "least"):
-            raise StudyError(f"{source}: unknown key 'release.{key}'; {closest(key, ('metrics', 'least'))}.")
+    table = own_table(settings, "release", ("metrics", "least"), source)
     metrics, least = table.get("metrics", "auroc"), table.get("least", 10)
     if metrics not in _ALLOWED:
         raise StudyError(f"{source}: key 'release.metrics': found {metrics!r}; allowed are {', '.join(_ALLOWED)}.")

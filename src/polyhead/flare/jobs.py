@@ -10,24 +10,29 @@ from polyhead.deployment.coordinator import Segment
 from polyhead.flare.controller import TASK, FederationController
 from polyhead.flare.executor import FederationExecutor
 
-__all__ = ["path_of", "write_job"]
+__all__ = ["SERVER_SETTINGS", "SITE_SETTINGS", "path_of", "write_job"]
 
 _APP = "app"
-# Seconds between a site's questions whether there is work; and until a site whose process died is given up.
-_SERVER = {
-    "server": {"task_request_interval": 0.2},
-    "dead_client_grace_period": 5,
-    "dead_client_check_lead_time": 3,
-}
-_SITE = {"job_heartbeat_interval": 2}
 # Arrays go with their message: fetched piece by piece, those of a site that dies meanwhile are waited for.
+_WHOLE = {"np_download_chunk_size": 0}
 _BOTH: Mapping[str, Any] = {
     "format_version": 2,
-    "np_download_chunk_size": 0,
     "task_data_filters": [],
     "task_result_filters": [],
     "components": [],
 }
+
+SERVER_SETTINGS: Mapping[str, Any] = {
+    **_WHOLE,
+    "server": {"task_request_interval": 0.2},
+    "dead_client_grace_period": 5,
+    "dead_client_check_lead_time": 3,
+}
+"""The engine's own settings at the server of a job: seconds between a site's questions whether there is work; and until
+a site whose process died is given up."""
+
+SITE_SETTINGS: Mapping[str, Any] = {**_WHOLE, "job_heartbeat_interval": 2}
+"""The engine's own settings at the sites of a job."""
 
 
 def write_job(folder: Path, segment: Segment, deadline: float, silence: float, least_sites: int) -> Path:
@@ -50,8 +55,8 @@ def write_job(folder: Path, segment: Segment, deadline: float, silence: float, l
     meta = {"name": segment.name, "resource_spec": {}, "deploy_map": {_APP: ["@ALL"]}, "min_clients": least_sites}
     files = {
         "meta.json": meta,
-        f"{_APP}/config/config_fed_server.json": {**_BOTH, **_SERVER, "workflows": [workflow]},
-        f"{_APP}/config/config_fed_client.json": {**_BOTH, **_SITE, "executors": [executor]},
+        f"{_APP}/config/config_fed_server.json": {**_BOTH, **SERVER_SETTINGS, "workflows": [workflow]},
+        f"{_APP}/config/config_fed_client.json": {**_BOTH, **SITE_SETTINGS, "executors": [executor]},
     }
     for name, content in files.items():
         write_atomically(job / name, json.dumps(content, indent=2))

@@ -167,6 +167,15 @@ class Federation(Section):
     select
         Which state becomes a site's model: the ``last``, or the ``best`` by the site's own validation AUROC, which is
         worth it where training runs into overfitting. ``best`` needs `validate_every`.
+    proximal
+        Of ``fedprox``: strength of the pull back to where a round began, its authors' mu.
+    server_momentum
+        Of ``fedavgm`` and ``fedadam``: how much of its direction the server keeps from round to round.
+    server_learning_rate
+        Of ``fedavgm``: 1 goes as far as the mean, and further by its momentum.
+    server_adam_learning_rate, server_adam_epsilon
+        Of ``fedadam``: about how far a weight moves in a round; and the move below which it moves less, its authors'
+        tau.
     """
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
@@ -184,6 +193,11 @@ class Federation(Section):
     distance_factor: Annotated[float, Field(gt=1)] = 10.0
     validate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     select: Literal["last", "best"] = "last"
+    proximal: Annotated[float, Field(ge=0)] = 0.01
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    server_adam_learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    server_adam_epsilon: Annotated[float, Field(gt=0)] = 1e-3
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:

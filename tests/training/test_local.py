@@ -38,7 +38,7 @@ def test_training_lowers_the_loss() -> None:
 def test_training_the_head_leaves_the_backbone_bit_for_bit() -> None:
     model = fresh_model()
     before = model_state(model)
-    train_locally(model, DATA, TRAINING, Stretch(0, 3, 3, (0, "a"), head_only=True), {})
+    train_locally(model, DATA, TRAINING, Stretch(0, 3, 3, (0, "a"), part="head"), {})
     after = model_state(model)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
     train_locally(model, DATA, TRAINING, Stretch(0, 3, 3, (0, "a")), {})

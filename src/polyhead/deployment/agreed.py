@@ -14,7 +14,7 @@ from typing import Any
 from polyhead.config import Federation, Findings, Model, Privacy, StudyConfig, Training
 from polyhead.deployment.weights import WEIGHTS, Weights, check_weights, hash_of_weights
 from polyhead.errors import StudyError
-from polyhead.federation.methods import METHODS, common_names
+from polyhead.federation.methods import METHODS, common_names, plan_for, refuse_settings
 from polyhead.federation.site import Plan
 from polyhead.federation.start import check_model
 from polyhead.findings import closest
@@ -81,6 +81,7 @@ def agreement_of(study: StudyConfig) -> str:
         )
     for fault in _faults(study):
         raise StudyError(f"{fault} `polyhead run` can do it, where all data are in one place.")
+    refuse_settings(study)
     if study.model.weights:
         check_model(study.model)
     content = {
@@ -182,7 +183,7 @@ def plan_of(agreed: Agreed, method: str, seed: int) -> Plan:
         if value not in agreed.settings[what]:
             raise StudyError(f"{what}: {value!r} is not in the study, which has {agreed.settings[what]}.")
     training = Training.model_validate(agreed.settings["training"])
-    return Plan(seed, agreed.federation, training, METHODS[method].sharing(agreed.federation), agreed.privacy)
+    return plan_for(METHODS[method], seed, agreed.federation, training, agreed.privacy)
 
 
 def head_findings(agreed: Agreed, method: str) -> tuple[str, ...]:

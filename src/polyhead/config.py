@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from polyhead.config_recipes import RECIPES, settings_under
 from polyhead.config_training import Augmentation, Privacy, Section, Training
 
 __all__ = [
@@ -225,6 +226,9 @@ class StudyConfig(Section):
 
     Attributes
     ----------
+    recipe
+        Settings that hold where the study says nothing: the defaults here, or the ``paper``'s; see
+        `polyhead.config_recipes`.
     cache
         Folder for the pixel caches; by default each site's own folder, which must then be writable.
     bad_images
@@ -232,6 +236,7 @@ class StudyConfig(Section):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
+    recipe: Literal["standard", "paper"] = "standard"
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]  # noqa: RUF012
     methods: Annotated[list[str], Field(min_length=1)] = ["local", "ffl"]  # noqa: RUF012
     cache: FilePath | None = None
@@ -244,6 +249,12 @@ class StudyConfig(Section):
     training: Training = Training()
     privacy: Privacy = Privacy()
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_beneath(cls, settings: Any) -> Any:
+        recipe = settings.get("recipe") if isinstance(settings, dict) else None
+        return settings_under(settings, RECIPES[recipe]) if isinstance(recipe, str) and recipe in RECIPES else settings
 
     @field_validator("seeds", "methods", "site")
     @classmethod

@@ -24,8 +24,8 @@ from polyhead.study_file import check_study
 __all__ = ["Agreed", "agreement_of", "head_findings", "model_of", "plan_of", "read_agreement", "study_at"]
 
 _MOST_BYTES = 2**20
-# Paths, and what is read from them, are each house's own.
-_OWN: dict[str, Any] = {"site": True, "cache": True, "model": {"weights"}}
+# Paths, and what is read from them, are each house's own; a recipe is agreed on as what it sets.
+_LEFT_OUT: dict[str, Any] = {"site": True, "cache": True, "model": {"weights"}, "recipe": True}
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def agreement_of(study: StudyConfig) -> str:
     if study.model.weights:
         check_model(study.model)
     content = {
-        "settings": study.model_dump(mode="json", exclude=_OWN),
+        "settings": study.model_dump(mode="json", exclude=_LEFT_OUT),
         "sites": sorted(site.name for site in study.site),
         "weights": study.model.weights and hash_of_weights(study.model.weights),
     }

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from safetensors.torch import load_file
 from polyhead import job as job_module
 from polyhead.errors import CacheError, DiskError, PolyheadError, RunError
 from polyhead.evaluation import evaluate_run
+from polyhead.federation import site as site_module
+from polyhead.federation.methods import METHODS
 from polyhead.outputs import write_outputs
 from polyhead.study import run_study
+from polyhead.training.local import train_locally
 from tests.conftest import TINY_SETTINGS, write_two_sites
 
 QUIET = Console(quiet=True)
@@ -201,3 +205,31 @@ def test_what_was_damaged_is_gone_before_it_is_made_again(
     assert not predictions.exists()
     with pytest.raises(PolyheadError, match="predictions"):
         evaluate_run(run, 10, ["ffl"])
+
+
+# `central` trains one model on the pooled data: it has no steps of a site.
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "central"])
+def test_every_method_takes_the_same_optimizer_steps_at_each_site_and_tunes_for_as_many(
+    method: str, sites: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted where the optimizer steps, whatever it is told to train."""
+    taken: Counter[tuple[str, str]] = Counter()
+    place: list[tuple[str, str]] = []
+    real = torch.optim.AdamW.step
+
+    def stepped(*about: Any, **more: Any) -> Any:
+        taken[place[-1]] += 1
+        return real(*about, **more)
+
+    def noted(model: Any, data: Any, training: Any, stretch: Any, *about: Any, **more: Any) -> Any:
+        site, when = str(stretch.seed_parts[1]), "tuning" if "finetune" in stretch.seed_parts else "rounds"
+        place.append((site, when))
+        return train_locally(model, data, training, stretch, *about, **more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepped)
+    monkeypatch.setattr(site_module, "train_locally", noted)
+    tuned = TINY_SETTINGS.replace("local_steps = 1", 'local_steps = 2\nfinetune = "head"\nfinetune_steps = 3')
+    file, run = study(sites, f"steps-{method}", f'"{method}"', tuned)
+    run_study(file, run, QUIET)
+    rounds, tuning = 2 * 2, 3
+    assert taken == {(site, "rounds"): rounds for site in "ab"} | {(site, "tuning"): tuning for site in "ab"}

@@ -8,8 +8,10 @@ import pytest
 from rich.console import Console
 
 from polyhead.accountant import Steps, epsilon_of
+from polyhead.config import Federation
+from polyhead.federation.methods import METHODS
 from polyhead.manifest import read_manifest
-from polyhead.privacy_cost import cost_table
+from polyhead.privacy_cost import cost_table, costly
 from polyhead.study import run_study
 from polyhead.study_file import load_study
 from tests.conftest import TINY_SETTINGS, write_two_sites
@@ -56,3 +58,8 @@ def test_a_run_without_noise_says_nothing_of_it(tmp_path: Path) -> None:
     page = run_study(study, tmp_path / "run", Console(quiet=True)).read_text()
     assert not (tmp_path / "run/privacy.csv").exists()
     assert 'id="privacy-table"' not in page
+
+
+def test_every_method_costs_but_local() -> None:
+    """A pull, a fixed head and a rule of the server change nothing of what is drawn and sent."""
+    assert costly(list(METHODS), Federation()) == [method for method in METHODS if method != "local"]

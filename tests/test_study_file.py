@@ -48,9 +48,15 @@ OTHER: dict[str, Any] = {
     "federation.validate_every": 10,
     "federation.select": "best",
     "federation.transfer": "half",
+    "federation.proximal": 0.1,
+    "federation.server_momentum": 0.5,
+    "federation.server_learning_rate": 0.5,
+    "federation.server_adam_learning_rate": 0.1,
+    "federation.server_adam_epsilon": 1e-2,
     "training.batch_size": 8,
     "training.learning_rate": 0.01,
     "training.weight_decay": 0.0,
+    "training.schedule": "constant",
     "training.optimizer_state": "reset",
     "training.device": "cpu",
     "training.augment.rotation": 1.0,
@@ -171,7 +177,7 @@ def test_a_missing_study_is_named(tmp_path: Path) -> None:
 
 def test_the_table_of_other_values_has_every_setting() -> None:
     study = study_with({"findings.aliases.Oedema": "Edema"}, {"a": {}})
-    assert keys_of(study.model_dump(exclude={"site"})) == set(OTHER)
+    assert keys_of(study.model_dump(exclude={"site", "recipe"})) == set(OTHER)
     assert set(StudySite.model_fields) == {"name", *OTHER_OF_SITE}
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from polyhead.config_recipes import RECIPES, settings_under
 from polyhead.config_training import Augmentation, Privacy, Section, Training
 
 __all__ = [
@@ -171,6 +172,15 @@ class Federation(Section):
     select
         Which state becomes a site's model: the ``last``, or the ``best`` by the site's own validation AUROC, which is
         worth it where training runs into overfitting. ``best`` needs `validate_every`.
+    proximal
+        Of ``fedprox``: strength of the pull back to where a round began, its authors' mu.
+    server_momentum
+        Of ``fedavgm`` and ``fedadam``: how much of its direction the server keeps from round to round.
+    server_learning_rate
+        Of ``fedavgm``: 1 goes as far as the mean, and further by its momentum.
+    server_adam_learning_rate, server_adam_epsilon
+        Of ``fedadam``: about how far a weight moves in a round; and the move below which it moves less, its authors'
+        tau.
     """
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
@@ -188,6 +198,11 @@ class Federation(Section):
     distance_factor: Annotated[float, Field(gt=1)] = 10.0
     validate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     select: Literal["last", "best"] = "last"
+    proximal: Annotated[float, Field(ge=0)] = 0.01
+    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    server_adam_learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    server_adam_epsilon: Annotated[float, Field(gt=0)] = 1e-3
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
@@ -215,6 +230,9 @@ class StudyConfig(Section):
 
     Attributes
     ----------
+    recipe
+        Settings that hold where the study says nothing: the defaults here, or the ``paper``'s; see
+        `polyhead.config_recipes`.
     cache
         Folder for the pixel caches; by default each site's own folder, which must then be writable.
     bad_images
@@ -222,6 +240,7 @@ class StudyConfig(Section):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
+    recipe: Literal["standard", "paper"] = "standard"
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]  # noqa: RUF012
     methods: Annotated[list[str], Field(min_length=1)] = ["local", "ffl"]  # noqa: RUF012
     cache: FilePath | None = None
@@ -234,6 +253,12 @@ class StudyConfig(Section):
     training: Training = Training()
     privacy: Privacy = Privacy()
     evaluation: Evaluation = Evaluation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_beneath(cls, settings: Any) -> Any:
+        recipe = settings.get("recipe") if isinstance(settings, dict) else None
+        return settings_under(settings, RECIPES[recipe]) if isinstance(recipe, str) and recipe in RECIPES else settings
 
     @field_validator("seeds", "methods", "site")
     @classmethod

@@ -41,10 +41,12 @@ class Augmentation(Section):
 
 
 class Training(Section):
-    """Optimisation at a site: AdamW with a cosine schedule over the study's total steps.
+    """Optimisation at a site with AdamW.
 
     Attributes
     ----------
+    schedule
+        Of the learning rate: half a ``cosine``, down to 0 over all steps of the rounds; or ``constant``.
     optimizer_state
         ``keep``: the site's private optimizer state lives through all rounds; ``reset``: made anew each round.
     device
@@ -54,6 +56,7 @@ class Training(Section):
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    schedule: Literal["cosine", "constant"] = "cosine"
     optimizer_state: Literal["keep", "reset"] = "keep"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:(0|[1-9]\d?))?|mps)$")] = "auto"
     augment: Augmentation = Augmentation()

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from polyhead.config import StudyConfig
 from polyhead.errors import DiskError, PolyheadError, RunError
 from polyhead.federation.failure import describe_failure
-from polyhead.federation.methods import Method
+from polyhead.federation.methods import Method, plan_for
 from polyhead.federation.private_state import load_private
 from polyhead.federation.rounds import RoundRow, append_rounds, mend_rounds, trim_rounds
 from polyhead.federation.run_dir import model_folder, predictions_folder, refuse_folders, state_folder
@@ -129,11 +129,11 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     study, method = job.study, job.method
     chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings)
     sites = [site_for(source, chosen[source.name], study.findings.aliases) for source in sources]
-    plan = Plan(job.seed, study.federation, study.training, method.sharing(study.federation), study.privacy)
+    plan = plan_for(method, job.seed, study.federation, study.training, study.privacy)
     models = build_models(sites, study.model, plan.sharing, job.seed, job.device)
     start = load_snapshot(job.store, list(models))
     if start is None:
-        start = save_snapshot(initial_state(models, plan.sharing, job.store), job.store)
+        start = save_snapshot(initial_state(models, plan.sharing, job.store, plan.rule), job.store)
     job.table.trim(job.run, method.name, job.seed, start.rounds_done)
     _say_where(job, start.rounds_done, progress)
     training = [site for site in sites if site.can_train]

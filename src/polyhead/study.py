@@ -20,7 +20,7 @@ from polyhead.config import Federation, StudyConfig
 from polyhead.environment import keep_environment, keep_inputs, keep_sources
 from polyhead.errors import StudyError
 from polyhead.evaluation import evaluate_run
-from polyhead.federation.methods import Method, choose_methods
+from polyhead.federation.methods import Method, choose_methods, refuse_settings
 from polyhead.federation.rounds import sort_rounds
 from polyhead.federation.run_dir import Opened, open_run
 from polyhead.federation.start import check_model
@@ -83,6 +83,7 @@ def run_study(
     methods = choose_methods(study.methods, findings, study.findings)
     _check_training_sites(manifests, study.federation)
     check_model(study.model)
+    refuse_settings(study)
     privacy = _privacy(study, manifests)
     console.print(f"Device: {describe_device(device)['device']}")
     _print_matches(findings, study, console)

@@ -55,7 +55,8 @@ def check_study(settings: Mapping[str, Any], folder: Path, source: str) -> Study
 def changed_settings(old: StudyConfig, new: StudyConfig) -> list[str]:
     """Say which settings differ between two studies.
 
-    Paths are compared as they are, so both studies must be read relative to the same folder.
+    Paths are compared as they are, so both studies must be read relative to the same folder. A recipe is what it sets:
+    spelled out it is the same.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def changed_settings(old: StudyConfig, new: StudyConfig) -> list[str]:
         One text per changed key, sorted, such as ``training.learning_rate: was 0.001, is 0.01``. Sites are matched
         by name, and their order does not matter. Empty if nothing changed.
     """
-    texts = _differences("", _flat(old.model_dump(exclude={"site"})), _flat(new.model_dump(exclude={"site"})))
+    texts = _differences("", *(_flat(study.model_dump(exclude={"site", "recipe"})) for study in (old, new)))
     was, now = ({site.name: _flat(site.model_dump()) for site in study.site} for study in (old, new))
     texts += [f"site {name}: removed" for name in was.keys() - now.keys()]
     texts += [f"site {name}: added" for name in now.keys() - was.keys()]

@@ -231,3 +231,8 @@ def test_too_little_space_for_the_run_is_a_warning(folder: Path, monkeypatch: py
     # Two snapshots and the one being written, each with two sites' models and twice as much of optimizer; two updates.
     snapshots = 3 * (backbone + 2 * 3 * (backbone + head))
     assert result.estimate.run.needed == models + predictions + snapshots + 2 * backbone
+    # With Adam at the server each snapshot holds the backbone twice more.
+    with_adam = check(folder, top='methods = ["local", "fedadam"]').estimate
+    assert with_adam is not None
+    assert with_adam.run is not None
+    assert with_adam.run.needed == result.estimate.run.needed + 3 * 2 * backbone

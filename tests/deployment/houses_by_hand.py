@@ -74,15 +74,15 @@ def agreed_in(study_file: Path) -> Agreed:
     return read_agreement(file)
 
 
-def simulated(study_file: Path, folder: Path, absent: When = (), seed: int = 0) -> State:
-    """Train a study's ffl by `simulate`; who is absent in a round raises in it."""
+def simulated(study_file: Path, folder: Path, absent: When = (), seed: int = 0, method: str = "ffl") -> State:
+    """Train a study's method by `simulate`; who is absent in a round raises in it."""
     study, agreed = load_study(study_file), agreed_in(study_file)
     sources = [open_site(site, read_site(site), study, None) for site in study.site]
-    chosen = METHODS["ffl"].findings({one.name: one.manifest.findings for one in sources}, study.findings)
+    chosen = METHODS[method].findings({one.name: one.manifest.findings for one in sources}, study.findings)
     sites = [site_for(one, chosen[one.name], study.findings.aliases) for one in sources]
-    plan, store = plan_of(agreed, "ffl", seed), Store(folder, "key")
+    plan, store = plan_of(agreed, method, seed), Store(folder, "key")
     models = build_models(sites, agreed.model, plan.sharing, seed, torch.device("cpu"))
-    start = save_snapshot(initial_state(models, plan.sharing, store), store)
+    start = save_snapshot(initial_state(models, plan.sharing, store, plan.rule), store)
     watch = Watch(lambda rows, repeated: None, _absence(sites, plan, absent))
     end = simulate(sites, models, plan, start, store, watch)
     return dict(end.shared), {name: load_private(folder, name, end.private[name]) for name in models}
@@ -111,24 +111,24 @@ def _turns(sites: Sequence[Site], plan: Plan, absent: When) -> Iterator[tuple[in
         begun |= set() if here in absent else {site.name}
 
 
-def state_of(agreed: Agreed, server: Path, houses: Mapping[str, Path], seed: int = 0) -> State:
+def state_of(agreed: Agreed, server: Path, houses: Mapping[str, Path], seed: int = 0, method: str = "ffl") -> State:
     """Read the last state of a deployed federation: the server's part, and each site's from its own disk."""
-    end = load_snapshot(store_of(agreed, server, "ffl", seed), agreed.sites)
+    end = load_snapshot(store_of(agreed, server, method, seed), agreed.sites)
     assert end is not None
     private = {}
     for site, house in houses.items():
-        states = OwnStates(house / "ffl" / f"seed-{seed}", site, f"{agreed.sha256}/ffl/{seed}")
+        states = OwnStates(house / method / f"seed-{seed}", site, f"{agreed.sha256}/{method}/{seed}")
         private[site] = load_own(states, end.private[site].rounds_done, PrivateState({}))
     return dict(end.shared), private
 
 
-def open_all(study_file: Path, agreed: Agreed, folder: Path) -> dict[str, Hospital]:
+def open_all(study_file: Path, agreed: Agreed, folder: Path, method: str = "ffl") -> dict[str, Hospital]:
     """Open every hospital of a study, each with a file and a folder of its own."""
     hospitals = {}
     for site in load_study(study_file).site:
         file = study_file.with_name(f"{site.name}.toml")
         file.write_text(f'manifest = "{site.manifest}"\n')
-        hospitals[site.name] = open_hospital(agreed, site.name, file, folder / site.name, "ffl", 0)
+        hospitals[site.name] = open_hospital(agreed, site.name, file, folder / site.name, method, 0)
     return hospitals
 
 

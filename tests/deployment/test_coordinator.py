@@ -54,6 +54,38 @@ def test_in_segments_it_equals_simulate(study: Path, agreed: Agreed, tmp_path: P
     ]
 
 
+OTHERS = ["fedprox", "fedbabu", "fedavgm", "fedadam"]
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of methods that do more than share."""
+    settings = 'finetune = "head"\nfinetune_steps = 1\nproximal = 0.5'
+    file = write_study(tmp_path_factory.mktemp("others"), 3, settings=settings)
+    file.write_text(file.read_text().replace('methods = ["ffl"]', f"methods = {OTHERS}"))
+    return file
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_a_pull_a_fixed_head_and_a_rule_of_the_server_are_the_same_in_segments(
+    method: str, others: Path, tmp_path: Path
+) -> None:
+    """Site b is away in round 1; then the server loses its last snapshot, with what its rule kept in it."""
+    agreed, absent, server = agreed_in(others), {(1, "b")}, tmp_path / "server"
+
+    def to(until: int) -> None:
+        carry = carry_to(open_all(others, agreed, tmp_path, method), [], lost=absent)
+        run_segment(agreed, Segment(f"to {until}", method, 0, until), server, carry)
+
+    to(2)
+    manifest_path(store_of(agreed, server, method, 0).folder, 2).unlink()
+    to(3)
+    expected = simulated(others, tmp_path / "sim", absent=absent, method=method)
+    assert not differences(expected, state_of(agreed, server, houses(tmp_path), method=method))
+    kept = [file.name for file in store_of(agreed, server, method, 0).folder.glob("server-3.*")]
+    assert kept == (["server-3.safetensors"] if method in ("fedavgm", "fedadam") else [])
+
+
 @pytest.mark.parametrize("how", ["lost", "spoiled"])
 def test_a_round_that_did_not_count_leaves_no_trace_at_its_site(
     how: str, study: Path, agreed: Agreed, tmp_path: Path

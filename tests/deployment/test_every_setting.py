@@ -49,6 +49,21 @@ def test_a_head_that_all_share(batch_norm: str, tmp_path: Path) -> None:
     hold_against_a_run_in_one_place(study, agreed_in(study), tmp_path)
 
 
+def test_methods_that_do_more_than_share(tmp_path: Path) -> None:
+    settings = 'transfer = "half"\nfinetune = "head"\nfinetune_steps = 2\nvalidate_every = 1\nselect = "best"'
+    study = study_in(tmp_path, '["fedbn", "fedprox", "fedbabu", "fedavgm", "fedadam"]', settings, rounds=2)
+    hold_against_a_run_in_one_place(study, agreed_in(study), tmp_path)
+
+
+def test_hospitals_agree_on_no_method_that_would_be_another(tmp_path: Path) -> None:
+    study = study_in(tmp_path, '["local", "fedbabu"]')
+    with pytest.raises(StudyError, match=r"method 'fedbabu': .*federation\.finetune"):
+        agreed_in(study)
+    assert [problem.kind for problem in check_settings(load_study(study), study, Reading(images=False)).problems] == [
+        "methods"
+    ]
+
+
 def test_a_site_is_told_whose_head_leaves(tmp_path: Path) -> None:
     agreed = agreed_in(study_in(tmp_path, '["conventional", "ffl"]', rest=COMMON))
     assert heads_that_leave(agreed) == {"conventional": ("Pleural Effusion",)}

@@ -1,12 +1,19 @@
 """Which method trains which findings."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
-from polyhead.config import Federation, Findings
+from polyhead.config import Federation, Findings, Model, Privacy, StudyConfig, Training
 from polyhead.errors import StudyError
-from polyhead.federation.methods import METHODS, choose_methods
-from polyhead.federation.sharing import NOTHING
+from polyhead.federation import methods as methods_module
+from polyhead.federation.methods import METHODS, choose_methods, plan_for, refuse_settings
+from polyhead.federation.server_rule import ServerRule
+from polyhead.federation.sharing import NOTHING, Sharing
+from polyhead.federation.site import Plan
 
+FFL_LIKE = ("ffl", "fedbn", "fedprox", "fedbabu", "fedavgm", "fedadam")
 SITES = {"a": ["Effusion", "Mass", "Atelectasis"], "b": ["atelectasis", "Nodule", "Pleural_Effusion"]}
 
 
@@ -16,7 +23,7 @@ def test_conventional_trains_what_all_sites_annotate_in_one_order() -> None:
 
 
 def test_the_others_train_every_finding_in_alphabetical_order_of_the_canonical_name() -> None:
-    for method in ("local", "ffl"):
+    for method in ("local", *FFL_LIKE):
         chosen = METHODS[method].findings(SITES, Findings())
         assert chosen == {"a": ("Atelectasis", "Mass", "Effusion"), "b": ("atelectasis", "Nodule", "Pleural_Effusion")}
 
@@ -63,7 +70,7 @@ def test_a_shared_head_has_the_findings_that_the_study_names() -> None:
 
 
 def test_what_the_study_names_changes_nothing_of_the_others() -> None:
-    for method in ("local", "ffl"):
+    for method in ("local", *FFL_LIKE):
         chosen = METHODS[method].findings(SITES, Findings(common=["Effusion"]))
         assert chosen == METHODS[method].findings(SITES, Findings())
 
@@ -76,3 +83,70 @@ def test_a_site_without_a_finding_that_the_study_names_is_named_with_it() -> Non
 def test_one_finding_named_twice_is_refused() -> None:
     with pytest.raises(StudyError, match=r"key 'findings\.common'.*both mean 'Pleural Effusion'"):
         choose_methods(["conventional"], SITES, Findings(common=["effusion", "Pleural Effusion"]))
+
+
+def plan_of(method: str, federation: Federation) -> Plan:
+    return plan_for(METHODS[method], 3, federation, Training(), Privacy(noise=0.5))
+
+
+def test_a_method_becomes_a_plan_with_what_the_study_says() -> None:
+    federation = Federation(
+        proximal=0.5, server_momentum=0.25, server_learning_rate=0.75, server_adam_learning_rate=0.1
+    )
+    sharing = Sharing(backbone=True, batch_norm=True, head=False)
+    plain = Plan(3, federation, Training(), sharing, Privacy(noise=0.5))
+    changes = {
+        "ffl": {},
+        "fedbn": {"sharing": Sharing(backbone=True, batch_norm=False, head=False)},
+        "fedprox": {"proximal": 0.5},
+        "fedbabu": {"sharing": Sharing(backbone=True, batch_norm=True, head=False, fixed_head=True)},
+        "fedavgm": {"rule": ServerRule("momentum", 0.75, 0.25)},
+        "fedadam": {"rule": ServerRule("adam", 0.1, 0.25, 1e-3)},
+    }
+    assert set(changes) == set(FFL_LIKE)
+    for method, change in changes.items():
+        assert plan_of(method, federation) == replace(plain, **change), method
+    for method in ("local", "conventional"):
+        plan = plan_of(method, federation)
+        assert (plan.sharing, plan.proximal, plan.rule) == (METHODS[method].sharing(federation), 0.0, None)
+
+
+@pytest.mark.parametrize("method", FFL_LIKE)
+def test_private_batch_norm_is_kept_by_all_that_share_a_backbone(method: str) -> None:
+    assert not plan_of(method, Federation(batch_norm="private")).sharing.batch_norm
+
+
+def study(methods: list[str], model: Model | None = None, **federation: object) -> StudyConfig:
+    settings = {"name": "x", "methods": methods, "site": [{"name": "a", "manifest": "a.csv"}], "federation": federation}
+    return StudyConfig.model_validate(settings).model_copy(update={"model": model or Model(backbone="resnet10")})
+
+
+@pytest.mark.parametrize(
+    ("refused", "allowed", "told"),
+    [
+        (
+            study(["ffl", "fedbabu"]),
+            study(["ffl", "fedbabu"], finetune="head"),
+            r"method 'fedbabu': trains no head.*'federation\.finetune' is 'none'.*finetune = 'head' or 'full'",
+        ),
+        (
+            study(["fedbn"], Model(backbone="resnet10", norm="group")),
+            study(["fedbn"]),
+            r"method 'fedbn': .*has none \(norm = 'group'.*it would be 'ffl'",
+        ),
+    ],
+)
+def test_settings_under_which_a_method_is_another_are_refused(
+    refused: StudyConfig, allowed: StudyConfig, told: str
+) -> None:
+    with pytest.raises(StudyError, match=told):
+        refuse_settings(refused)
+    refuse_settings(allowed)
+
+
+def test_a_backbone_without_batch_norm_is_found_by_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        methods_module, "build_backbone", lambda model, seed: torch.nn.Sequential(torch.nn.LayerNorm(4))
+    )
+    with pytest.raises(StudyError, match=r"the backbone has none \(resnet10\)"):
+        refuse_settings(study(["fedbn"]))

@@ -39,7 +39,7 @@ def by_hand(plan: Plan, round_: int, *, warm: bool) -> tuple[float, dict[str, to
     load_state(model, {**shared, **own.model})
     steps = plan.federation.local_steps
     if warm:
-        head = Stretch(0, steps, steps, (plan.seed, "a", "warm-up"), head_only=True)
+        head = Stretch(0, steps, steps, (plan.seed, "a", "warm-up"), part="head")
         train_locally(model, SITE.train, plan.training, head, {})
         backbone = {name: one for name, one in model.state_dict().items() if name in shared}
         assert all(torch.equal(backbone[name], one) for name, one in shared.items())

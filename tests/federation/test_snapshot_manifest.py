@@ -57,6 +57,11 @@ def test_a_manifest_is_read_and_this_file_signs_as_the_code_does(made: tuple[Pat
     assert found is not None
     assert found.usual == Distance(0.5, 0.0)
     assert (found.best["a"].rounds_done, found.best["a"].auroc) == (1, 0.75)
+    # As versions without rules of the server wrote it.
+    old = {name: value for name, value in json.loads(made[1]).items() if name != "moments"}
+    found = load_with(made, signed(old))
+    assert found is not None
+    assert found.moments == {}
 
 
 def test_no_flipped_bit_of_a_manifest_goes_unnoticed(made: tuple[Path, bytes]) -> None:
@@ -88,6 +93,9 @@ HOSTILE: dict[str, Any] = {
     "best without files": {"best": {"a": {"rounds_done": 1, "auroc": 0.5}}},
     "NaN best": {"best": {"a": {"rounds_done": 1, "auroc": math.nan, "shared": FILE, "private": OWN}}},
     "text": {"shared": "12"},
+    "moments without their file": {"moments": FILE},
+    "moments of a path": {"moments": {**FILE, "path": "/etc/passwd"}},
+    "moments in a list": {"moments": [1, 2]},
     "list": {"private": [1, 2]},
     "nothing": {"private": None},
     "too few": {"private": {"a": {"rounds_done": 1}}},
@@ -128,7 +136,10 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["key", "rounds_done", "usual", "best", "shared", "private"]), JSON), JSON)
+@given(
+    st.dictionaries(st.sampled_from(["key", "rounds_done", "usual", "best", "shared", "private", "moments"]), JSON),
+    JSON,
+)
 def test_whatever_a_manifest_says_it_is_refused_or_means_these_files(
     made: tuple[Path, bytes], entries: dict[str, Any], instead: Any
 ) -> None:

@@ -11,6 +11,7 @@ from polyhead.config import Federation, Training
 from polyhead.federation.means import weighted_mean
 from polyhead.federation.private_state import PrivateState, load_private, save_private
 from polyhead.federation.rounds import RoundRow
+from polyhead.federation.server_rule import ServerRule, first_moments
 from polyhead.federation.sharing import Sharing
 from polyhead.federation.simulate import Watch, simulate
 from polyhead.federation.site import Plan, Site, site_round
@@ -51,7 +52,7 @@ def federate(folder: Path, plan: Plan, watch: Watch | None = None) -> tuple[Stat
     models = build_models(sites, TINY, plan.sharing, plan.seed, CPU)
     start = load_snapshot(store, [site.name for site in sites])
     if start is None:
-        start = initial_state(models, plan.sharing, store)
+        start = initial_state(models, plan.sharing, store, plan.rule)
         save_snapshot(start, store)
     end = simulate(sites, models, plan, start, store, watch or Watch(lambda new, repeated: rows.extend(new)))
     return in_memory(end, folder), rows
@@ -152,9 +153,11 @@ def stub_sites(count: int) -> list[Site]:
     return [replace(one, name=f"{place:03}") for place in range(count)]
 
 
-def stub_start(sites: list[Site], store: Store) -> Snapshot:
+def stub_start(sites: list[Site], store: Store, rule: ServerRule | None = None) -> Snapshot:
     own = PrivateState({"head.weight": torch.zeros(5)})
-    return Snapshot(0, STUB_SHARED, {site.name: save_private(store.folder, site.name, 0, own) for site in sites})
+    private = {site.name: save_private(store.folder, site.name, 0, own) for site in sites}
+    model: Any = _Stateless()
+    return Snapshot(0, STUB_SHARED, private, moments=first_moments(rule, model, STUB_SHARED))
 
 
 def stub_federate(
@@ -164,7 +167,7 @@ def stub_federate(
     sites, store, rows = stub_sites(count), Store(folder, KEY), list[RoundRow]()
     start = load_snapshot(store, [site.name for site in sites])
     if start is None:
-        start = stub_start(sites, store)
+        start = stub_start(sites, store, plan.rule)
         save_snapshot(start, store)
     models: dict[str, Any] = {site.name: _Stateless() for site in sites}
     end = simulate(sites, models, plan, start, store, Watch(lambda new, repeated: rows.extend(new), validate=validate))
@@ -172,7 +175,13 @@ def stub_federate(
 
 
 class _Stateless(torch.nn.Module):
-    """What validation loads a state into."""
+    """What validation loads a state into; of the stubs' entries ``w`` is a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Module()
+        self.backbone.w = torch.nn.Parameter(torch.zeros(8, 8))
+        self.backbone.register_buffer("n", torch.tensor(0))
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         self.loaded = dict(state_dict)

@@ -149,6 +149,19 @@ def test_every_setting_is_shown_with_its_origin(make_run):
     assert shown["seeds"]["Value"] == "0, 1"
 
 
+def test_what_a_recipe_sets_is_shown_as_the_recipes(make_run):
+    run = make_run()
+    text = (run / "study.toml").read_text()
+    (run / "study.toml").write_text(text.replace("seeds =", 'recipe = "paper"\nseeds =', 1))
+    shown = {row["Setting"]: (row["Value"], row["From"]) for row in page(run).table("setting-table").records()}
+    assert shown["recipe"] == ("paper", "study file")
+    assert shown["training.schedule"] == ("constant", "recipe paper")
+    assert shown["training.augment.rotation"] == ("10.0", "recipe paper")
+    # What the study says itself, and what neither says.
+    assert shown["training.learning_rate"] == ("0.0005", "study file")
+    assert shown["federation.trim"] == ("0.2", "default")
+
+
 def test_the_environment_is_shown(make_run):
     shown = {row["Item"]: row["Value"] for row in page(make_run()).table("environment-table").records()}
     assert shown["versions.torch"] == "2.13.0"

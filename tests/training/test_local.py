@@ -38,7 +38,7 @@ def test_training_lowers_the_loss() -> None:
 def test_training_the_head_leaves_the_backbone_bit_for_bit() -> None:
     model = fresh_model()
     before = model_state(model)
-    train_locally(model, DATA, TRAINING, Stretch(0, 3, 3, (0, "a"), head_only=True), {})
+    train_locally(model, DATA, TRAINING, Stretch(0, 3, 3, (0, "a"), part="head"), {})
     after = model_state(model)
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
     train_locally(model, DATA, TRAINING, Stretch(0, 3, 3, (0, "a")), {})
@@ -63,6 +63,31 @@ def test_the_learning_rate_falls_from_highest_to_nothing() -> None:
     assert rates[5] == pytest.approx(0.25)
     assert rates[10] == pytest.approx(0)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_constant_rate_does_not_fall_and_is_what_training_takes() -> None:
+    assert [learning_rate(step, 10, 0.5, "constant") for step in (0, 5, 9, 10)] == [0.5] * 4
+    # The number of steps still to come decides nothing, as it does under a cosine.
+    for schedule, same in (("constant", True), ("cosine", False)):
+        training = TRAINING.model_copy(update={"schedule": schedule})
+        ends = []
+        for total in (3, 300):
+            model = fresh_model()
+            train_locally(model, DATA, training, Stretch(0, 3, total, (0, "a")), {})
+            ends.append(model_state(model)["head.weight"])
+        assert torch.equal(*ends) == same
+
+
+def test_training_the_backbone_leaves_the_head_bit_for_bit() -> None:
+    model = fresh_model()
+    before = model_state(model)
+    _, state = train_locally(model, DATA, TRAINING, Stretch(0, 3, 3, (0, "a"), part="backbone"), {})
+    after = model_state(model)
+    assert {name for name in before if torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
+    assert {name.rpartition(".")[0] for name in state} == {name for name, _ in model.backbone.named_parameters()}
+    # And afterwards all of it can be trained again.
+    train_locally(model, DATA, TRAINING, Stretch(0, 1, 1, (0, "a")), {})
+    assert not torch.equal(model_state(model)["head.weight"], before["head.weight"])
 
 
 def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

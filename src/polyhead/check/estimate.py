@@ -41,6 +41,7 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
     StudyError
         If its model cannot be built or timed.
     """
+    from polyhead.federation.methods import METHODS
     from polyhead.federation.snapshot import KEPT
     from polyhead.training.private_gradient import Mechanism
     from polyhead.training.timing import model_bytes, time_steps
@@ -56,7 +57,9 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
     models = runs * len(sites) * (backbone + head)
     # A snapshot is written whole before an older one goes; the updates of a round lie beside it.
     kept = KEPT + 1 + (study.federation.validate_every > 0)
-    snapshots = kept * (backbone + len(sites) * (backbone + head + _OPTIMIZER * (backbone + head)))
+    rules = [METHODS[method].rule(study.federation) for method in study.methods if method in METHODS]
+    moments = max((rule.kept for rule in rules if rule), default=0)
+    snapshots = kept * ((1 + moments) * backbone + len(sites) * (backbone + head + _OPTIMIZER * (backbone + head)))
     run = DiskUse(Path.cwd(), models + predictions + snapshots + len(sites) * backbone, free_bytes(Path.cwd()))
     words = _words(study.model, study.training)
     if not timed:

@@ -12,7 +12,7 @@ from polyhead.check.result import CheckResult, Estimate, SiteCheck
 from polyhead.check.site import check_file, check_labels, match_sites
 from polyhead.config import StudyConfig, StudySite
 from polyhead.errors import PolyheadError, StudyError
-from polyhead.federation.methods import choose_methods
+from polyhead.federation.methods import choose_methods, refuse_settings
 from polyhead.federation.start import check_model
 from polyhead.findings import check_aliases, closest
 from polyhead.manifest import Manifest, narrow
@@ -100,7 +100,8 @@ def _narrow_site(site: StudySite, manifest: Manifest) -> tuple[Manifest | None, 
 def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool, whole: bool) -> Iterator[Problem]:
     """Yield what the study asks for and cannot have; methods only if the findings could be matched."""
     yield from _refused("device", lambda: resolve_device(study.training.device))
-    yield from _refused("model", lambda: check_model(study.model))
+    misfit = [*_refused("model", lambda: check_model(study.model))]
+    yield from misfit or _refused("methods", lambda: refuse_settings(study))
     if len(sites) < len(study.site):
         yield Problem("note", "not-checked", "methods and aliases: not checked while a site is left out.")
         return

@@ -14,7 +14,7 @@ from typing import Any
 from polyhead.config import Federation, Findings, Model, Privacy, StudyConfig, Training
 from polyhead.deployment.weights import WEIGHTS, Weights, check_weights, hash_of_weights
 from polyhead.errors import StudyError
-from polyhead.federation.methods import METHODS, common_names
+from polyhead.federation.methods import METHODS, common_names, plan_for, refuse_settings
 from polyhead.federation.site import Plan
 from polyhead.federation.start import check_model
 from polyhead.findings import closest
@@ -24,8 +24,8 @@ from polyhead.study_file import check_study
 __all__ = ["Agreed", "agreement_of", "head_findings", "model_of", "plan_of", "read_agreement", "study_at"]
 
 _MOST_BYTES = 2**20
-# Paths, and what is read from them, are each house's own.
-_OWN: dict[str, Any] = {"site": True, "cache": True, "model": {"weights"}}
+# Paths, and what is read from them, are each house's own; a recipe is agreed on as what it sets.
+_LEFT_OUT: dict[str, Any] = {"site": True, "cache": True, "model": {"weights"}, "recipe": True}
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,11 @@ def agreement_of(study: StudyConfig) -> str:
         )
     for fault in _faults(study):
         raise StudyError(f"{fault} `polyhead run` can do it, where all data are in one place.")
+    refuse_settings(study)
     if study.model.weights:
         check_model(study.model)
     content = {
-        "settings": study.model_dump(mode="json", exclude=_OWN),
+        "settings": study.model_dump(mode="json", exclude=_LEFT_OUT),
         "sites": sorted(site.name for site in study.site),
         "weights": study.model.weights and hash_of_weights(study.model.weights),
     }
@@ -182,7 +183,7 @@ def plan_of(agreed: Agreed, method: str, seed: int) -> Plan:
         if value not in agreed.settings[what]:
             raise StudyError(f"{what}: {value!r} is not in the study, which has {agreed.settings[what]}.")
     training = Training.model_validate(agreed.settings["training"])
-    return Plan(seed, agreed.federation, training, METHODS[method].sharing(agreed.federation), agreed.privacy)
+    return plan_for(METHODS[method], seed, agreed.federation, training, agreed.privacy)
 
 
 def head_findings(agreed: Agreed, method: str) -> tuple[str, ...]:

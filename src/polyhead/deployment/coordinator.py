@@ -18,9 +18,11 @@ from polyhead.federation.federate import Answer, Sites, federate
 from polyhead.federation.private_state import PrivateFile
 from polyhead.federation.rounds import RoundRow
 from polyhead.federation.run_lock import locked, signed
+from polyhead.federation.server_rule import first_moments
+from polyhead.federation.site import Plan
 from polyhead.federation.snapshot import Snapshot, Store, load_snapshot, save_snapshot
 from polyhead.federation.snapshot_manifest import manifest_rounds, read_manifest
-from polyhead.federation.start import initial_shared
+from polyhead.federation.start import part_model, server_model
 from polyhead.federation.transfer import narrowed
 from polyhead.federation.update import SiteUpdate
 
@@ -60,6 +62,7 @@ class Segment:
 class _Server:
     agreed: Agreed
     segment: Segment
+    plan: Plan
     store: Store
     carry: Carry
     misses: Counter[str] = field(default_factory=Counter)
@@ -85,9 +88,9 @@ def run_segment(agreed: Agreed, segment: Segment, folder: Path, carry: Carry) ->
         If the study has no such method or seed.
     """
     # What names no method of the study becomes no folder.
-    plan_of(agreed, segment.method, segment.seed)
+    plan = plan_of(agreed, segment.method, segment.seed)
     store = store_of(agreed, folder, segment.method, segment.seed)
-    server = _Server(agreed, segment, store, carry)
+    server = _Server(agreed, segment, plan, store, carry)
     try:
         # A segment that was given up may not be dead.
         with locked(store.folder) as lock, signed(lock):
@@ -109,7 +112,7 @@ def _run(server: _Server) -> None:
             _tell_round(server, rows, repeated)
 
         sites = Sites(names, lambda round_, now: _ask(server, names, round_, now))
-        state = federate(sites, rules, state, server.store, on_round, server.segment.until)
+        state = federate(sites, rules, state, server.store, on_round, server.segment.until, server.plan.rule)
     if state.rounds_done == rules.rounds:
         _finish(server, state)
     _tell(server, {"event": "ended", "rounds_done": state.rounds_done})
@@ -119,11 +122,12 @@ def _start(server: _Server) -> Snapshot:
     found = load_snapshot(server.store, server.agreed.sites)
     if found is not None:
         return found
-    agreed, segment = server.agreed, server.segment
-    plan = plan_of(agreed, segment.method, segment.seed)
-    findings = head_findings(agreed, segment.method)
-    shared = initial_shared(model_of(agreed), plan.sharing, segment.seed, findings)
-    return save_snapshot(Snapshot(0, shared, dict.fromkeys(agreed.sites, PrivateFile(0, None))), server.store)
+    agreed, segment, plan = server.agreed, server.segment, server.plan
+    model = server_model(model_of(agreed), segment.seed, head_findings(agreed, segment.method))
+    shared, _ = part_model(model, plan.sharing)
+    private = dict.fromkeys(agreed.sites, PrivateFile(0, None))
+    begin = Snapshot(0, shared, private, moments=first_moments(plan.rule, model, shared))
+    return save_snapshot(begin, server.store)
 
 
 def _question(server: _Server, kind: str, site: str, state: Snapshot, kept: Mapping[str, set[int]]) -> Question:

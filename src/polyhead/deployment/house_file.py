@@ -49,7 +49,7 @@ def differences(agreed: Agreed, study: StudyConfig) -> list[str]:
     """Say in which settings a study differs from an agreement, as `polyhead.study_file.changed_settings` does."""
     of_all = [{"name": name, "manifest": "-"} for name in agreed.sites]
     old = check_study({**agreed.settings, "site": of_all}, Path(), "the kit's agreement")
-    now = study.model_dump(mode="json", exclude={"cache": True, "site": True, "model": {"weights"}})
+    now = study.model_dump(mode="json", exclude={"cache": True, "site": True, "recipe": True, "model": {"weights"}})
     names = [{"name": site.name, "manifest": "-"} for site in study.site]
     changed = changed_settings(old, check_study({**now, "site": names}, Path(), "the study"))
     was = agreed.weights.sha256[:12] if agreed.weights else "not set"

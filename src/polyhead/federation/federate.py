@@ -15,6 +15,7 @@ from polyhead.errors import QuorumError
 from polyhead.federation.aggregate import Aggregate, aggregate
 from polyhead.federation.private_state import PrivateFile
 from polyhead.federation.rounds import RoundRow
+from polyhead.federation.server_rule import ServerRule, server_step
 from polyhead.federation.snapshot import Snapshot, Store, save_snapshot
 from polyhead.federation.transfer import narrowed, widened
 from polyhead.federation.update import SiteUpdate, is_finite
@@ -82,6 +83,7 @@ class _Loop:
     federation: Federation
     store: Store
     on_round: OnRound
+    rule: ServerRule | None = None
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
 
@@ -96,7 +98,13 @@ class _Attempt:
 
 
 def federate(
-    sites: Sites, federation: Federation, start: Snapshot, store: Store, on_round: OnRound, until: int | None = None
+    sites: Sites,
+    federation: Federation,
+    start: Snapshot,
+    store: Store,
+    on_round: OnRound,
+    until: int | None = None,
+    rule: ServerRule | None = None,
 ) -> Snapshot:
     """Run the rounds of a federation, or a segment of them.
 
@@ -108,6 +116,8 @@ def federate(
         Where a snapshot is written after every round.
     until
         After how many rounds to stop; by default after all.
+    rule
+        What the server makes of a round's mean; by default the next state. What it keeps is in `start`.
 
     Returns
     -------
@@ -120,21 +130,38 @@ def federate(
         If too few sites could be counted in every attempt at a round; the state before it is kept.
     UpdateError
         If the shared entries hold what cannot travel; see `polyhead.federation.transfer.narrowed`.
+    RunError
+        If the rule goes beyond all numbers; the state before the round is kept.
     DiskError
         If a disk is full; the state before the round is kept.
+    ValueError
+        If there is a rule, and `start` has nothing that it keeps: the mean would pass for its work.
     """
-    loop = _Loop(sites, federation, store, on_round)
+    if rule and not start.moments:
+        raise ValueError("a rule of the server begins with its first moments")
+    loop = _Loop(sites, federation, store, on_round, rule)
     state = start
     for round_ in range(state.rounds_done, federation.rounds if until is None else min(until, federation.rounds)):
         attempt = _round(loop, round_, state)
         counted = {site: attempt.private[site] for site in attempt.mean.counted}
         # Who was left out goes on from where it was before: as if it had not taken part.
         private = {**state.private, **counted}
-        state = Snapshot(round_ + 1, attempt.mean.state, private, state.best, attempt.mean.usual)
+        shared, moments = _follow_rule(loop, state, attempt.mean.state)
+        state = Snapshot(round_ + 1, shared, private, state.best, attempt.mean.usual, moments)
         scores = _validate(loop, state)
         on_round([replace(row, validation=scores.get(site)) for site, row in attempt.rows.items()], False)
         state = save_snapshot(state, store, scores if federation.select == "best" else None)
     return state
+
+
+def _follow_rule(
+    loop: _Loop, state: Snapshot, mean: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return the next state, and what the server's rule keeps; only a round that counts comes here."""
+    if loop.rule is None:
+        return mean, {}
+    began = widened(_as_sent(loop, state).shared, like=state.shared)
+    return server_step(loop.rule, began, mean, state.moments)
 
 
 def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:

@@ -1,20 +1,36 @@
 """The methods that can be compared: one loop, with another choice of what is shared and of which findings.
 
-A method is two small functions. To add one, write them and put it into `METHODS`.
+A method is two small functions, and a few more where it needs them. To add one, write them and put it into `METHODS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from polyhead.config import Federation
+from polyhead.config import Federation, Privacy, StudyConfig, Training
 from polyhead.config import Findings as Settings
 from polyhead.errors import StudyError
+from polyhead.federation.server_rule import ServerRule
 from polyhead.federation.sharing import NOTHING, Sharing
+from polyhead.federation.site import Plan
 from polyhead.findings import canonical_name, closest, match_findings, shared_findings
+from polyhead.training.backbone import build_backbone
+from polyhead.training.model import batch_norm_names
 
-__all__ = ["METHODS", "Method", "choose_methods", "common_names", "lacking"]
+__all__ = ["METHODS", "Method", "choose_methods", "common_names", "lacking", "plan_for", "refuse_settings"]
 
 Findings = Mapping[str, Sequence[str]]
+
+
+def _no_pull(federation: Federation) -> float:
+    return 0.0
+
+
+def _no_rule(federation: Federation) -> None:
+    return None
+
+
+def _nothing_wrong(study: StudyConfig) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -28,11 +44,18 @@ class Method:
     findings
         Given each site's findings and the study's settings of findings, those that the method trains, in the site's own
         spelling and in the order of the head's logits.
+    proximal, rule
+        The pull on what is shared, and what the server makes of a mean; see `polyhead.federation.site.Plan`.
+    fault
+        Says why the method would not be what its name says under a study's settings, and what to do; blank if it is.
     """
 
     name: str
     sharing: Callable[[Federation], Sharing]
     findings: Callable[[Findings, Settings], dict[str, tuple[str, ...]]]
+    proximal: Callable[[Federation], float] = _no_pull
+    rule: Callable[[Federation], ServerRule | None] = _no_rule
+    fault: Callable[[StudyConfig], str] = _nothing_wrong
 
 
 def choose_methods(names: Sequence[str], findings: Findings, settings: Settings) -> list[Method]:
@@ -48,6 +71,25 @@ def choose_methods(names: Sequence[str], findings: Findings, settings: Settings)
             raise StudyError(f"key 'methods': {name!r} is unknown; {closest(name, METHODS)}.")
         METHODS[name].findings(findings, settings)
     return [METHODS[name] for name in names]
+
+
+def plan_for(method: Method, seed: int, federation: Federation, training: Training, privacy: Privacy) -> Plan:
+    """Return what server and sites do under a method with a seed; the same in one process and between houses."""
+    sharing, proximal, rule = method.sharing(federation), method.proximal(federation), method.rule(federation)
+    return Plan(seed, federation, training, sharing, privacy, proximal, rule)
+
+
+def refuse_settings(study: StudyConfig) -> None:
+    """Refuse settings under which a method of the study would carry a wrong name; before anything is trained.
+
+    Raises
+    ------
+    StudyError
+        Naming the method and the key; or if a backbone has to be built for it, and there is no such backbone.
+    """
+    for name in study.methods:
+        if name in METHODS and (fault := METHODS[name].fault(study)):
+            raise StudyError(f"method {name!r}: {fault}")
 
 
 def common_names(settings: Settings) -> tuple[str, ...] | None:
@@ -115,6 +157,46 @@ def _share_backbone(federation: Federation) -> Sharing:
     return Sharing(backbone=True, batch_norm=federation.batch_norm == "shared", head=False)
 
 
+def _share_without_batch_norm(federation: Federation) -> Sharing:
+    return Sharing(backbone=True, batch_norm=False, head=False)
+
+
+def _share_under_a_fixed_head(federation: Federation) -> Sharing:
+    return Sharing(backbone=True, batch_norm=federation.batch_norm == "shared", head=False, fixed_head=True)
+
+
+def _pull(federation: Federation) -> float:
+    return federation.proximal
+
+
+def _momentum(federation: Federation) -> ServerRule:
+    return ServerRule("momentum", federation.server_learning_rate, federation.server_momentum)
+
+
+def _adam(federation: Federation) -> ServerRule:
+    rate, epsilon = federation.server_adam_learning_rate, federation.server_adam_epsilon
+    return ServerRule("adam", rate, federation.server_momentum, epsilon)
+
+
+def _no_batch_norm(study: StudyConfig) -> str:
+    if batch_norm_names(build_backbone(study.model, seed=0)):
+        return ""
+    found = "norm = 'group' under [model] replaces them" if study.model.norm == "group" else study.model.backbone
+    return (
+        f"keeps BatchNorm layers at the sites, and the backbone has none ({found}): it would be 'ffl'. Leave the "
+        "method out, set norm = 'batch', or choose a backbone with BatchNorm."
+    )
+
+
+def _never_trained_head(study: StudyConfig) -> str:
+    if study.federation.finetune != "none":
+        return ""
+    return (
+        "trains no head in its rounds, and key 'federation.finetune' is 'none', so no head would ever be trained. Set "
+        "finetune = 'head' or 'full', which every method of the study then gets; or leave the method out."
+    )
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -124,6 +206,15 @@ METHODS = {
         Method("conventional", _share_all, _common_findings),
         # Flexible federated learning (Tayebi Arasteh et al., Sci Rep 13:6046, 2023).
         Method("ffl", _share_backbone, _own_findings),
+        # Its BatchNorm layers stay private (Li et al., ICLR 2021).
+        Method("fedbn", _share_without_batch_norm, _own_findings, fault=_no_batch_norm),
+        # Pulled back to where the round began (Li et al., MLSys 2020).
+        Method("fedprox", _share_backbone, _own_findings, proximal=_pull),
+        # One random head for all while the backbone trains, each site's own in the end (Oh et al., ICLR 2022).
+        Method("fedbabu", _share_under_a_fixed_head, _own_findings, fault=_never_trained_head),
+        # The server goes on with momentum (Hsu et al., 2019), or with Adam (Reddi et al., ICLR 2021).
+        Method("fedavgm", _share_backbone, _own_findings, rule=_momentum),
+        Method("fedadam", _share_backbone, _own_findings, rule=_adam),
     )
 }
 """All methods by name."""

@@ -11,7 +11,8 @@
 ``models/METHOD/seed-N/SITE/``                      ``backbone.safetensors head.safetensors model.json``
 ``predictions/METHOD/seed-N/SITE/{val,test}.parquet``
 ``state/METHOD/seed-N/``                            the last snapshots of a federation (``round-R.json``,
-                                                    ``shared-R.safetensors``, ``sites/SITE/private-R.safetensors``);
+                                                    ``shared-R.safetensors``, ``sites/SITE/private-R.safetensors``;
+                                                    with a rule of the server ``server-R.safetensors``);
                                                     after its end ``done.json``, the hashes of what it left
 ``metrics.csv comparisons.csv report.html``         written by evaluation and report
 ``.lock``                                           locked while a process runs here; names it

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import torch
 
@@ -10,6 +11,7 @@ from polyhead.config import Federation, Privacy, Training
 from polyhead.errors import UpdateError
 from polyhead.federation.private_state import PrivateState
 from polyhead.federation.secret_draw import data_hash, draw_key
+from polyhead.federation.server_rule import ServerRule
 from polyhead.federation.sharing import NOTHING, Sharing, shared_names
 from polyhead.federation.transfer import narrowed
 from polyhead.federation.update import SiteUpdate
@@ -18,6 +20,7 @@ from polyhead.training.dataset import SplitData
 from polyhead.training.local import Stretch, train_locally
 from polyhead.training.model import SiteModel, copy_state, load_state
 from polyhead.training.private_gradient import Mechanism
+from polyhead.training.proximal import Pull
 
 __all__ = ["Plan", "Site", "finetune", "round_key", "site_round"]
 
@@ -60,13 +63,23 @@ class Site:
 
 @dataclass(frozen=True)
 class Plan:
-    """What all sites agreed on."""
+    """What all sites agreed on.
+
+    Attributes
+    ----------
+    proximal
+        Strength of the pull that keeps what is shared near where a round began; 0 for none.
+    rule
+        What the server makes of a round's mean; None: the next state.
+    """
 
     seed: int
     federation: Federation
     training: Training
     sharing: Sharing
     privacy: Privacy = field(default=Privacy())
+    proximal: float = 0.0
+    rule: ServerRule | None = None
 
     @property
     def has_noise(self) -> bool:
@@ -122,15 +135,15 @@ def site_round(
     load_state(model, {**shared, **private.model})
     if _begins_late(plan, round_, private):
         _warm_up(site, model, plan, on_step)
-    steps = plan.federation.local_steps
     loss, optimizer = train_locally(
         model,
         site.train,
         plan.training,
-        Stretch(round_ * steps, steps, plan.federation.rounds * steps, (plan.seed, site.name)),
+        _stretch_of(site, plan, round_),
         private.optimizer if plan.training.optimizer_state == "keep" else {},
         on_step,
         mechanism,
+        Pull(plan.proximal, frozenset(shared)) if plan.proximal else None,
     )
     state = model.state_dict()
     sent = narrowed({name: state.pop(name).cpu() for name in shared}, plan.federation.transfer)
@@ -141,12 +154,20 @@ def site_round(
     return update, PrivateState(copy_state(state), kept, round_ + 1)
 
 
+def _stretch_of(site: Site, plan: Plan, round_: int) -> Stretch:
+    steps = plan.federation.local_steps
+    chance = plan.seed, site.name
+    part: Literal["backbone", "all"] = "backbone" if plan.sharing.fixed_head else "all"
+    return Stretch(round_ * steps, steps, plan.federation.rounds * steps, chance, part)
+
+
 def _begins_late(plan: Plan, round_: int, private: PrivateState) -> bool:
     """Tell whether a site's private head is still the one it begins with, on a backbone that others have trained.
 
     Its first gradients would pull the backbone towards a head of random numbers. A shared head is trained as far as the
-    backbone, and where nothing is shared nobody is late. In a study with noise nobody is warmed: the head would carry
-    the data, without noise, into all that is sent later.
+    backbone, a fixed one is the one that the others' backbone was trained for, and where nothing is shared nobody is
+    late. In a study with noise nobody is warmed: the head would carry the data, without noise, into all that is sent
+    later.
     """
     return (
         not plan.has_noise
@@ -154,13 +175,14 @@ def _begins_late(plan: Plan, round_: int, private: PrivateState) -> bool:
         and private.rounds_done == 0
         and plan.sharing.backbone
         and not plan.sharing.head
+        and not plan.sharing.fixed_head
     )
 
 
 def _warm_up(site: Site, model: SiteModel, plan: Plan, on_step: Callable[[], None] | None) -> None:
     """Train the head alone for a round's number of steps, with an optimizer, schedule and chance of its own."""
     steps = plan.federation.local_steps
-    stretch = Stretch(0, steps, steps, (plan.seed, site.name, "warm-up"), head_only=True)
+    stretch = Stretch(0, steps, steps, (plan.seed, site.name, "warm-up"), "head")
     train_locally(model, site.train, plan.training, stretch, {}, on_step)
 
 
@@ -189,6 +211,6 @@ def finetune(site: Site, model: SiteModel, plan: Plan, on_step: Callable[[], Non
     Model selection has no part in it: the number of steps is the study's.
     """
     steps = plan.federation.finetune_steps
-    head_only = plan.federation.finetune == "head"
-    stretch = Stretch(0, steps, steps, (plan.seed, site.name, "finetune"), head_only)
+    part: Literal["head", "all"] = "head" if plan.federation.finetune == "head" else "all"
+    stretch = Stretch(0, steps, steps, (plan.seed, site.name, "finetune"), part)
     return train_locally(model, site.train, plan.training, stretch, {}, on_step)[0]

@@ -3,6 +3,7 @@
 ===================================  ==============================================================================
 ``sites/SITE/private-R.safetensors``  each site's private state after R rounds
 ``shared-R.safetensors``              the shared entries after R rounds
+``server-R.safetensors``              what the server's own rule keeps, under a method that has one
 ``round-R.json``                      the manifest: size and hash of each of these files. Written last
 ===================================  ==============================================================================
 
@@ -28,6 +29,7 @@ from polyhead.federation.snapshot_manifest import (
     Manifest,
     manifest_path,
     manifest_rounds,
+    moments_path,
     names_in,
     read_manifest,
     shared_path,
@@ -78,6 +80,8 @@ class Snapshot:
         By site, the state that is best for it by validation; of no site before `save_snapshot` was told of one.
     usual
         How far updates usually lie from the backbone; None before a round had enough to tell.
+    moments
+        What the server's rule keeps; see `polyhead.federation.server_rule`. Empty without one.
     """
 
     rounds_done: int
@@ -85,6 +89,7 @@ class Snapshot:
     private: Mapping[str, PrivateFile]
     best: Mapping[str, Best] = field(default_factory=dict)
     usual: Distance | None = None
+    moments: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 def save_snapshot(snapshot: Snapshot, store: Store, validation: Mapping[str, float] | None = None) -> Snapshot:
@@ -107,13 +112,16 @@ def save_snapshot(snapshot: Snapshot, store: Store, validation: Mapping[str, flo
     """
     rounds_done = snapshot.rounds_done
     shared = write_tensors(shared_path(store.folder, rounds_done), snapshot.shared)
+    moments = None
+    if snapshot.moments:
+        moments = write_tensors(moments_path(store.folder, rounds_done), snapshot.moments)
     better = {
         site: Best(rounds_done, auroc, shared, snapshot.private[site])
         for site, auroc in (validation or {}).items()
         if site not in snapshot.best or auroc > snapshot.best[site].auroc
     }
     saved = replace(snapshot, best={**snapshot.best, **better})
-    manifest = Manifest(store.key, rounds_done, shared, saved.private, saved.best, saved.usual)
+    manifest = Manifest(store.key, rounds_done, shared, saved.private, saved.best, saved.usual, moments)
     write_manifest(store.folder, manifest)
     _remove_others(store)
     return saved
@@ -194,6 +202,7 @@ def _load(store: Store, manifest: Manifest, damaged: Sequence[int]) -> Snapshot:
     """Read a snapshot whose files are whole, and put the manifests of later, damaged ones aside."""
     try:
         shared = load_shared(store, manifest.rounds_done, manifest.shared)
+        moments = _load_moments(store, manifest)
     except RunError as problem:
         # Its hash was right a moment ago: out of memory, or of open files, in a library that says neither.
         raise _unreadable(manifest.rounds_done, problem) from problem
@@ -201,7 +210,14 @@ def _load(store: Store, manifest: Manifest, damaged: Sequence[int]) -> Snapshot:
     for rounds_done in damaged:
         path = manifest_path(store.folder, rounds_done)
         path.replace(path.with_name(f"{path.name}.damaged"))
-    return Snapshot(manifest.rounds_done, shared, manifest.private, manifest.best, manifest.usual)
+    return Snapshot(manifest.rounds_done, shared, manifest.private, manifest.best, manifest.usual, moments)
+
+
+def _load_moments(store: Store, manifest: Manifest) -> dict[str, torch.Tensor]:
+    if manifest.moments is None:
+        return {}
+    path = moments_path(store.folder, manifest.rounds_done)
+    return read_tensors(path, RunError, most_bytes=manifest.moments.bytes, stored=manifest.moments)
 
 
 def _unreadable(rounds_done: int, problem: RunError) -> RunError:
@@ -237,7 +253,8 @@ def _remove_others(store: Store) -> None:
 
 def _state_files(folder: Path) -> list[Path]:
     private = [_matching(site, "private-*.safetensors") for site in _matching(folder / "sites", "*")]
-    return [*_matching(folder, "shared-*.safetensors"), *(file for files in private for file in files)]
+    of_server = (*_matching(folder, "shared-*.safetensors"), *_matching(folder, "server-*.safetensors"))
+    return [*of_server, *(file for files in private for file in files)]
 
 
 def _matching(folder: Path, pattern: str) -> list[Path]:

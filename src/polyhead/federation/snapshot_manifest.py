@@ -25,6 +25,7 @@ __all__ = [
     "Manifest",
     "manifest_path",
     "manifest_rounds",
+    "moments_path",
     "names_in",
     "read_manifest",
     "shared_path",
@@ -73,6 +74,8 @@ class Manifest:
         By site; none of a site that was not validated.
     usual
         How far updates usually lie from the backbone; None before a round had enough to tell.
+    moments
+        The file of what the server's rule keeps; None without one.
     """
 
     key: str
@@ -81,6 +84,7 @@ class Manifest:
     private: Mapping[str, PrivateFile]
     best: Mapping[str, Best]
     usual: Distance | None
+    moments: Stored | None = None
 
 
 def manifest_path(folder: Path, rounds_done: int) -> Path:
@@ -91,6 +95,11 @@ def manifest_path(folder: Path, rounds_done: int) -> Path:
 def shared_path(folder: Path, rounds_done: int) -> Path:
     """Return where the shared entries after so many rounds lie."""
     return folder / f"shared-{rounds_done}.safetensors"
+
+
+def moments_path(folder: Path, rounds_done: int) -> Path:
+    """Return where lies what the server's rule keeps after so many rounds."""
+    return folder / f"server-{rounds_done}.safetensors"
 
 
 def manifest_rounds(folder: Path) -> list[int]:
@@ -128,6 +137,7 @@ def stored_files(folder: Path, manifest: Manifest) -> dict[Path, Stored]:
     """Return every file here that a snapshot consists of beside its manifest, those of the best states included."""
     files = {shared_path(folder, manifest.rounds_done): manifest.shared}
     files |= {shared_path(folder, best.rounds_done): best.shared for best in manifest.best.values()}
+    files |= {moments_path(folder, manifest.rounds_done): manifest.moments} if manifest.moments else {}
     private = [*manifest.private.items(), *((site, best.private) for site, best in manifest.best.items())]
     return files | {private_path(folder, site, own.rounds_done): own.stored for site, own in private if own.stored}
 
@@ -172,7 +182,7 @@ def _hash_of(content: Mapping[str, Any]) -> str:
 
 
 def _manifest(content: Mapping[str, Any]) -> Manifest:
-    usual = content["usual"]
+    usual, moments = content["usual"], content.get("moments")
     return Manifest(
         str(content["key"]),
         _count(content["rounds_done"]),
@@ -180,6 +190,7 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
         {site: _private_file(**file) for site, file in content["private"].items()},
         {site: _best(**best) for site, best in content["best"].items()},
         None if usual is None else Distance(*(_number(part) for part in usual)),
+        None if moments is None else _stored(**moments),
     )
 
 

@@ -5,17 +5,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyhead.config_recipes import RECIPES
 from polyhead.report.load import RunTables
 
 __all__ = ["environment_rows", "privacy_rows", "setting_rows", "source_rows"]
 
 
 def setting_rows(run: RunTables) -> list[dict[str, object]]:
-    """Return every effective setting, and whether the study file states it or it is a default."""
-    stated = {key for key, _ in _flat(tomllib.loads(run.toml))}
+    """Return every effective setting, and who sets it: the study file, its recipe, or nobody (default)."""
+    recipe = f"recipe {run.study.recipe}"
+    origin = {key: recipe for key, _ in _flat(RECIPES[run.study.recipe])}
+    origin |= {key: "study file" for key, _ in _flat(tomllib.loads(run.toml))}
     folder = run.folder.absolute()
     return [
-        {"key": key, "value": _text(_as_written(value, folder)), "stated": key in stated}
+        {"key": key, "value": _text(_as_written(value, folder)), "origin": origin.get(key, "default")}
         for key, value in _flat(run.study.model_dump())
     ]
 

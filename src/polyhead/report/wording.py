@@ -30,6 +30,11 @@ METHODS = {
     "ffl": "flexible federated learning",
     "surgical": "surgical aggregation",
     "central": "training on the pooled data",
+    "fedbn": "flexible federated learning with private BatchNorm",
+    "fedprox": "flexible federated learning with a proximal term",
+    "fedbabu": "federated training of the backbone alone",
+    "fedavgm": "flexible federated learning with server momentum",
+    "fedadam": "flexible federated learning with Adam at the server",
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -13,6 +14,7 @@ from polyhead.training.loss import masked_bce, positive_weights
 from polyhead.training.model import SiteModel
 from polyhead.training.optimizer import build_optimizer, learning_rate, optimizer_tensors
 from polyhead.training.private_gradient import Mechanism, private_gradients
+from polyhead.training.proximal import Pull, add_pull, cast_anchor
 
 __all__ = ["Stretch", "train_locally"]
 
@@ -26,18 +28,19 @@ class Stretch:
     first_step, steps
         Number of the first step since the start of the schedule, from 0, and how many to take.
     total_steps
-        Length of the schedule, over which the learning rate falls to 0.
+        Length of the schedule of the learning rate.
     seed_parts
         What all chance depends on: the study's seed and the site.
-    head_only
-        Train the head; leave the backbone as it is, BatchNorm statistics included.
+    part
+        What learns: ``all`` of the model; its ``head`` or its ``backbone``, while the other stays as it is, BatchNorm
+        statistics included.
     """
 
     first_step: int
     steps: int
     total_steps: int
     seed_parts: tuple[str | int, ...]
-    head_only: bool = False
+    part: Literal["all", "head", "backbone"] = "all"
 
 
 def train_locally(
@@ -48,6 +51,7 @@ def train_locally(
     optimizer_state: Mapping[str, torch.Tensor],
     on_step: Callable[[], None] | None = None,
     mechanism: Mechanism | None = None,
+    pull: Pull | None = None,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Train a model in place.
 
@@ -58,7 +62,9 @@ def train_locally(
     on_step
         Called after each step; what it raises ends the training there.
     mechanism
-        Bounds and noise of the gradients, where they are private; then the whole model is trained.
+        Bounds and noise of the gradients, where they are private.
+    pull
+        A proximal term, which is no part of the loss that is returned.
 
     Returns
     -------
@@ -67,19 +73,23 @@ def train_locally(
     dict
         The optimizer's state after them.
     """
-    trained = model.head if stretch.head_only else model
+    trained = {"all": model, "head": model.head, "backbone": model.backbone}[stretch.part]
     device = model.head.weight.device
     optimizer = build_optimizer(trained, training, optimizer_state)
-    model.backbone.requires_grad_(not stretch.head_only)
+    model.requires_grad_(False)
+    trained.requires_grad_(True)
     model.eval()
     trained.train()
+    anchor = cast_anchor(model, pull) if pull else []
     total_loss = torch.zeros((), device=device)
     # Dropout draws from the global generator; it gets a seed of its own here and is put back afterwards.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(derive_seed("dropout", *stretch.seed_parts, stretch.first_step))
         for step, loss in _gradients(model, data, training, stretch, mechanism):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, stretch.total_steps, training.learning_rate)
+                group["lr"] = learning_rate(step, stretch.total_steps, training.learning_rate, training.schedule)
+            if pull:
+                add_pull(anchor, pull.strength)
             optimizer.step()
             total_loss += loss
             if on_step:

@@ -1,7 +1,8 @@
-"""AdamW with a cosine schedule, and its state as named tensors that can be saved without pickle."""
+"""AdamW with its schedule, and its state as named tensors that can be saved without pickle."""
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import nn
@@ -55,6 +56,10 @@ def _like(tensor: torch.Tensor, parameter: nn.Parameter) -> torch.Tensor:
     return torch.empty_like(parameter).copy_(tensor)
 
 
-def learning_rate(step: int, total_steps: int, highest: float) -> float:
-    """Return the rate of a step (from 0): half a cosine from `highest` down to 0 over `total_steps`."""
+def learning_rate(
+    step: int, total_steps: int, highest: float, schedule: Literal["cosine", "constant"] = "cosine"
+) -> float:
+    """Return the rate of a step (from 0): half a cosine from `highest` down to 0 over `total_steps`; or `highest`."""
+    if schedule == "constant":
+        return highest
     return highest * 0.5 * (1 + math.cos(math.pi * step / total_steps))

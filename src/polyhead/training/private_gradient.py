@@ -75,7 +75,7 @@ def private_gradients(
     Parameters
     ----------
     model
-        In training mode; backbone and head both learn.
+        In training mode. What learns has gradients, and the bound is on all of it together.
     training
         ``batch_size`` and ``augment`` are read.
     steps
@@ -87,7 +87,7 @@ def private_gradients(
         If a layer of the model keeps statistics of the images.
     """
     _refuse_statistics(model)
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     draws, again = tee(draw_patients(data.patients, training.batch_size, mechanism.key, step) for step in steps)
     ahead = read_ahead(data, (draw.images for draw in again))
     for step, draw, (images, pixels) in zip(steps, draws, ahead, strict=True):
@@ -95,7 +95,7 @@ def private_gradients(
         labels = torch.from_numpy(data.labels[images]).to(parameters[0].device)
         for place, seeds in enumerate(draw.seeds):
             one = slice(place, place + 1)
-            _add_patient(sums, model, pixels[one], labels[one], training, seeds, mechanism.clip)
+            _add_patient(sums, model, parameters, pixels[one], labels[one], training, seeds, mechanism.clip)
         _add_noise(sums, mechanism, step)
         for parameter, total in zip(parameters, sums, strict=True):
             parameter.grad = total.div_(training.batch_size)
@@ -132,6 +132,7 @@ def _numbers(key: bytes, step: int, patient: str) -> list[int]:
 def _add_patient(
     sums: list[torch.Tensor],
     model: SiteModel,
+    parameters: list[nn.Parameter],
     pixels: NDArray[np.uint8],
     labels: torch.Tensor,
     training: Training,
@@ -143,7 +144,7 @@ def _add_patient(
     torch.manual_seed(seeds[1])  # Dropout draws from the global generator.
     # Weights of positives would be made of the label counts of all patients.
     loss = masked_bce(model(image), labels, torch.ones(labels.shape[1], device=labels.device))
-    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     norms = torch.stack([torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in gradients])
     norm = torch.linalg.vector_norm(norms).item()
     # A gradient that is not finite has no direction to keep; as nothing at all it is within the bound.

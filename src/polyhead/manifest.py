@@ -163,6 +163,12 @@ def select_findings(manifest: Manifest, names: Sequence[str]) -> Manifest:
     return replace(manifest, frame=manifest.frame.select(*reserved, *names), findings=tuple(names))
 
 
+def add_blank_findings(manifest: Manifest, names: Sequence[str]) -> Manifest:
+    """Add findings for which no image is annotated."""
+    columns = [pl.lit(None, pl.Int8).alias(name) for name in names]
+    return replace(manifest, frame=manifest.frame.with_columns(columns), findings=(*manifest.findings, *names))
+
+
 def narrow(manifest: Manifest, findings: Sequence[str] | None, shard: str | None, train_images: int | None) -> Manifest:
     """Keep what a study asks of a site: findings (None: all), shard ``"i/n"``, training images; in this order.
 

@@ -20,7 +20,7 @@ from polyhead.config import Federation, StudyConfig
 from polyhead.environment import keep_environment, keep_inputs, keep_sources
 from polyhead.errors import StudyError
 from polyhead.evaluation import evaluate_run
-from polyhead.federation.methods import Method, choose_methods
+from polyhead.federation.methods import Method, check_methods, choose_methods
 from polyhead.federation.rounds import sort_rounds
 from polyhead.federation.run_dir import Opened, open_run
 from polyhead.federation.start import check_model
@@ -81,6 +81,7 @@ def run_study(
     findings = {name: manifest.findings for name, manifest in manifests.items()}
     check_aliases(findings, study.findings.aliases)
     methods = choose_methods(study.methods, findings, study.findings)
+    check_methods(study)
     _check_training_sites(manifests, study.federation)
     check_model(study.model)
     privacy = _privacy(study, manifests)

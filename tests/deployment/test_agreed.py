@@ -17,6 +17,13 @@ STUDY = 'name = "s"\n{}\n[[site]]\nname = "a"\nmanifest = "a.csv"\n{}'
         ('methods = ["local", "conventional"]', "", "'conventional' shares a head"),
         ('methods = ["conventional"]', '[findings]\ncommon = ["Effusion", "pleural effusion"]', "both mean"),
         ('methods = ["best"]', "", "'best' is unknown"),
+        (
+            'methods = ["ffl", "masked"]',
+            '[findings]\ncommon = ["Edema"]',
+            "'masked' trains one head for",
+        ),
+        ('methods = ["surgical"]', "", "see neither each other's images nor findings. Choose 'ffl', or 'conventional'"),
+        ('methods = ["central"]', "", "'central' pools their images"),
         ("", "[federation]\nvalidate_every = 2", "select = 'best'"),
         ("", "[federation]\nmin_sites = 2", "found 2, but there are 1 sites"),
     ],

@@ -12,7 +12,7 @@ from polyhead.check.result import CheckResult, Estimate, SiteCheck
 from polyhead.check.site import check_file, check_labels, match_sites
 from polyhead.config import StudyConfig, StudySite
 from polyhead.errors import PolyheadError, StudyError
-from polyhead.federation.methods import choose_methods
+from polyhead.federation.methods import check_methods, choose_methods
 from polyhead.federation.start import check_model
 from polyhead.findings import check_aliases, closest
 from polyhead.manifest import Manifest, narrow
@@ -101,6 +101,7 @@ def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool, w
     """Yield what the study asks for and cannot have; methods only if the findings could be matched."""
     yield from _refused("device", lambda: resolve_device(study.training.device))
     yield from _refused("model", lambda: check_model(study.model))
+    yield from _refused("methods", lambda: check_methods(study))
     if len(sites) < len(study.site):
         yield Problem("note", "not-checked", "methods and aliases: not checked while a site is left out.")
         return

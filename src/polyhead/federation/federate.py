@@ -82,6 +82,7 @@ class _Loop:
     federation: Federation
     store: Store
     on_round: OnRound
+    by_row: bool
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
 
@@ -96,7 +97,13 @@ class _Attempt:
 
 
 def federate(
-    sites: Sites, federation: Federation, start: Snapshot, store: Store, on_round: OnRound, until: int | None = None
+    sites: Sites,
+    federation: Federation,
+    start: Snapshot,
+    store: Store,
+    on_round: OnRound,
+    until: int | None = None,
+    by_row: bool = False,
 ) -> Snapshot:
     """Run the rounds of a federation, or a segment of them.
 
@@ -108,6 +115,8 @@ def federate(
         Where a snapshot is written after every round.
     until
         After how many rounds to stop; by default after all.
+    by_row
+        Whether a shared head is averaged row by row; see `polyhead.federation.sharing.Sharing`.
 
     Returns
     -------
@@ -123,7 +132,7 @@ def federate(
     DiskError
         If a disk is full; the state before the round is kept.
     """
-    loop = _Loop(sites, federation, store, on_round)
+    loop = _Loop(sites, federation, store, on_round, by_row)
     state = start
     for round_ in range(state.rounds_done, federation.rounds if until is None else min(until, federation.rounds)):
         attempt = _round(loop, round_, state)
@@ -175,6 +184,7 @@ def _attempt(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
         expected_round=round_,
         usual=state.usual,
         sums=loop.sums,
+        by_row=loop.by_row,
     )
     for site, reason in mean.left_out.items():
         rows[site] = replace(rows[site], status=f"left out: {reason}")

@@ -23,12 +23,15 @@ class Sharing:
     batch_norm
         The backbone's BatchNorm layers, statistics included; without them it is FedBN (Li et al., ICLR 2021).
     head
-        The head, which is possible only if all sites have the same findings.
+        The head, which is possible only if its findings are the same at all sites.
+    rows
+        Of a shared head each row is averaged on its own, over the sites that annotate its finding.
     """
 
     backbone: bool
     batch_norm: bool
     head: bool
+    rows: bool = False
 
 
 NOTHING = Sharing(backbone=False, batch_norm=False, head=False)

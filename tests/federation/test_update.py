@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -251,12 +252,8 @@ def fault_of(update: SiteUpdate) -> str | None:
 
 @given(st.builds(replace, st.just(CHOOSING), rows=st.one_of(NUMBERS, st.lists(NUMBERS), st.lists(NUMBERS).map(tuple))))
 def test_whatever_choice_of_rows_is_sent_nothing_but_an_update_error_comes_of_it(update: SiteUpdate) -> None:
-    try:
+    with suppress(UpdateError):
         check_update(update, WITH_HEAD, by_row=True)
-    except UpdateError as problem:
-        assert len(str(problem)) < 1000
-        assert str(problem).isprintable()
-    else:
         assert counted_rows(update, WITH_HEAD).state.keys() == WITH_HEAD.keys()
 
 

@@ -19,7 +19,8 @@ SETTINGS = TINY_SETTINGS.replace("rounds = 2", "rounds = 3").replace("local_step
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workers")
     sites = write_two_sites(folder, 16, 12, 16)
-    (folder / "study.toml").write_text(f'name = "several"\nmethods = ["local", "ffl"]\n{sites}{SETTINGS}')
+    methods = '"local", "ffl", "surgical", "central"'
+    (folder / "study.toml").write_text(f'name = "several"\nmethods = [{methods}]\n{sites}{SETTINGS}')
     return folder / "study.toml"
 
 

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from polyhead.config import StudyConfig
 from polyhead.errors import DiskError, PolyheadError, RunError
 from polyhead.federation.failure import describe_failure
 from polyhead.federation.methods import Method, plan_for
+from polyhead.federation.pool import model_for, plan_in_pool, pool_sites
 from polyhead.federation.private_state import load_private
 from polyhead.federation.rounds import RoundRow, append_rounds, mend_rounds, trim_rounds
 from polyhead.federation.run_dir import model_folder, predictions_folder, refuse_folders, state_folder
@@ -130,23 +131,27 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
     chosen = method.findings({source.name: source.manifest.findings for source in sources}, study.findings)
     sites = [site_for(source, chosen[source.name], study.findings.aliases) for source in sources]
     plan = plan_for(method, job.seed, study.federation, study.training, study.privacy)
-    models = build_models(sites, study.model, plan.sharing, job.seed, job.device)
+    training = [site for site in sites if site.can_train]
+    pool = pool_sites(training) if method.pooled and training else None
+    if pool:
+        plan = plan_in_pool(plan, len(training))
+    models = build_models([pool] if pool else sites, study.model, plan.sharing, job.seed, job.device)
     start = load_snapshot(job.store, list(models))
     if start is None:
         start = save_snapshot(initial_state(models, plan.sharing, job.store, plan.rule), job.store)
     job.table.trim(job.run, method.name, job.seed, start.rounds_done)
     _say_where(job, start.rounds_done, progress)
-    training = [site for site in sites if site.can_train]
     _note_idle_sites(job, sites, start.rounds_done)
     with gently(_log.warning) as stop_here:
         watch, close = _watch(job, len(training), start.rounds_done, progress, stop_here)
         try:
-            end = simulate(training, models, plan, start, job.store, watch)
+            end = simulate([pool] if pool else training, models, plan, start, job.store, watch)
         except RunError as problem:
             raise RunError(f"{job.name}, {problem}") from problem
         finally:
             close()
-    _finish(job, sites, models, plan, end)
+    trained = {site.name: pool.name if pool else site.name for site in sites}
+    _finish(job, sites, trained, models, plan, end)
 
 
 def _say_where(job: Job, rounds_done: int, progress: Progress) -> None:
@@ -185,12 +190,23 @@ def _watch(
     return Watch(on_round, on_step, validation_auroc), lambda: progress.remove_task(task)
 
 
-def _finish(job: Job, sites: Sequence[Site], models: dict[str, SiteModel], plan: Plan, end: Snapshot) -> None:
-    """Finish each site; one that fails does not keep the others from their results."""
+def _finish(
+    job: Job,
+    sites: Sequence[Site],
+    trained: Mapping[str, str],
+    models: Mapping[str, SiteModel],
+    plan: Plan,
+    end: Snapshot,
+) -> None:
+    """Finish each site; one that fails does not keep the others from their results.
+
+    `trained` tells for each site whose model becomes its own: that which it trained itself, or the pool's.
+    """
     failed: dict[str, Exception] = {}
     for site in sites:
         try:
-            _finish_site(job, site, models[site.name], plan, end)
+            whose = trained[site.name]
+            _finish_site(job, site, whose, model_for(site, models[whose]), plan, end)
         except (DiskError, OSError):  # The run's folder is everybody's.
             raise
         except Exception as problem:
@@ -209,9 +225,9 @@ def _reason(problem: Exception) -> str:
     return str(problem) if isinstance(problem, PolyheadError) else describe_failure(problem)
 
 
-def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapshot) -> None:
+def _finish_site(job: Job, site: Site, whose: str, model: SiteModel, plan: Plan, end: Snapshot) -> None:
     """Give a site its model, train it on if the study says so, and write the site's files."""
-    rounds_done = _load_final(job, site, model, end)
+    rounds_done = _load_final(job, site, whose, model, end)
     if job.study.federation.finetune != "none" and site.can_train:
         began = time.monotonic()
         with gently(_log.warning) as stop_here:
@@ -225,21 +241,21 @@ def _finish_site(job: Job, site: Site, model: SiteModel, plan: Plan, end: Snapsh
     write_outputs(site, model, job.study, about, models_to, predictions_to)
 
 
-def _load_final(job: Job, site: Site, model: SiteModel, end: Snapshot) -> int:
+def _load_final(job: Job, site: Site, whose: str, model: SiteModel, end: Snapshot) -> int:
     """Load the state that becomes a site's model: the last, or its best; return after how many rounds that was.
 
     It is the state as it travels: what a site in a house of its own would get.
     """
     transfer = job.study.federation.transfer
-    best = end.best.get(site.name)
+    best = end.best.get(whose)
     if best is None:
         if job.study.federation.select == "best" and site.can_train:
             _log.warning("%s, site %s: has no validation AUROC; it gets the last state.", job.name, site.name)
-        own = load_private(job.store.folder, site.name, end.private[site.name])
+        own = load_private(job.store.folder, whose, end.private[whose])
         load_state(model, {**narrowed(end.shared, transfer), **own.model})
         return end.rounds_done
     _log.info("%s, site %s: best after %d rounds (%.4f).", job.name, site.name, best.rounds_done, best.auroc)
-    own = load_private(job.store.folder, site.name, best.private)
+    own = load_private(job.store.folder, whose, best.private)
     shared = load_shared(job.store, best.rounds_done, best.shared)
     load_state(model, {**narrowed(shared, transfer), **own.model})
     return best.rounds_done

@@ -46,6 +46,7 @@ __all__ = [
     "RESERVED_COLUMNS",
     "SPLITS",
     "Manifest",
+    "add_blank_findings",
     "check_manifest",
     "image_lines",
     "label_counts",
@@ -164,6 +165,12 @@ def select_findings(manifest: Manifest, names: Sequence[str]) -> Manifest:
             raise ManifestError(f"{manifest.path}: no finding {name!r}; {closest(name, manifest.findings)}.")
     reserved = [name for name in RESERVED_COLUMNS if name in manifest.frame.columns]
     return replace(manifest, frame=manifest.frame.select(*reserved, *names), findings=tuple(names))
+
+
+def add_blank_findings(manifest: Manifest, names: Sequence[str]) -> Manifest:
+    """Add findings for which no image is annotated."""
+    columns = [pl.lit(None, pl.Int8).alias(name) for name in names]
+    return replace(manifest, frame=manifest.frame.with_columns(columns), findings=(*manifest.findings, *names))
 
 
 def narrow(manifest: Manifest, findings: Sequence[str] | None, shard: str | None, train_images: int | None) -> Manifest:

@@ -12,6 +12,7 @@ from polyhead.evaluation import youden_threshold
 from polyhead.federation.site import Site
 from polyhead.predictions import write_predictions
 from polyhead.sites import recipe_of
+from polyhead.training.dataset import SplitData
 from polyhead.training.model import SiteModel
 from polyhead.training.model_file import save_model
 from polyhead.training.predict import predict_split, predictions_table
@@ -30,6 +31,8 @@ def write_outputs(
 ) -> None:
     """Predict a site's validation and test images, choose thresholds on validation, and save the model last.
 
+    Of a head for the findings of all sites, the model keeps all; predictions are of those that the site annotates.
+
     Parameters
     ----------
     about
@@ -42,12 +45,16 @@ def write_outputs(
     DiskError
         If the disk is full.
     """
-    val = predictions_table(site.val, site.findings, predict_split(model, site.val))
+    val = _predictions(site, model, site.val)
     write_predictions(val, predictions_to / "val.parquet")
-    test = predictions_table(site.test, site.findings, predict_split(model, site.test))
-    write_predictions(test, predictions_to / "test.parquet")
-    thresholds = {finding: _threshold(val.filter(pl.col("finding") == finding)) for finding in site.findings}
+    write_predictions(_predictions(site, model, site.test), predictions_to / "test.parquet")
+    thresholds = {finding: _threshold(val.filter(pl.col("finding") == finding)) for finding in site.own}
     save_model(model, study.model, recipe_of(study), {**about, "thresholds": thresholds}, models_to)
+
+
+def _predictions(site: Site, model: SiteModel, data: SplitData) -> pl.DataFrame:
+    table = predictions_table(data, site.findings, predict_split(model, data))
+    return table.filter(pl.col("finding").is_in(site.own)) if site.blank else table
 
 
 def _threshold(predictions: pl.DataFrame) -> float | None:

@@ -12,7 +12,15 @@ from polyhead.federation.site import Site
 from polyhead.findings import canonical_name
 from polyhead.imaging.prepare import PixelCache, prepare
 from polyhead.imaging.recipe import Recipe, make_recipe
-from polyhead.manifest import Manifest, label_counts, narrow, read_manifest, select_findings, shuffle_training_labels
+from polyhead.manifest import (
+    Manifest,
+    add_blank_findings,
+    label_counts,
+    narrow,
+    read_manifest,
+    select_findings,
+    shuffle_training_labels,
+)
 from polyhead.training.dataset import load_split
 
 __all__ = ["SiteSource", "count_labels", "open_site", "read_site", "recipe_of", "site_for", "warn_about_labels"]
@@ -79,11 +87,12 @@ def recipe_of(study: StudyConfig) -> Recipe:
 
 
 def site_for(source: SiteSource, findings: Sequence[str], aliases: Mapping[str, str]) -> Site:
-    """Give a site's images with labels for the findings that a method trains."""
-    manifest = select_findings(source.manifest, findings)
+    """Give a site's images with labels for the findings that a method trains; those it does not annotate are blank."""
+    blank = tuple(finding for finding in findings if finding not in source.manifest.findings)
+    manifest = select_findings(add_blank_findings(source.manifest, blank), findings)
     train, val, test = (load_split(manifest, source.cache, split) for split in ("train", "val", "test"))
-    canonical = tuple(canonical_name(finding, aliases) for finding in findings)
-    return Site(source.name, tuple(findings), canonical, train, val, test)
+    canonical = tuple(finding if finding in blank else canonical_name(finding, aliases) for finding in findings)
+    return Site(source.name, tuple(findings), canonical, train, val, test, blank=blank)
 
 
 def count_labels(sources: Sequence[SiteSource], aliases: Mapping[str, str]) -> pl.DataFrame:

@@ -138,6 +138,16 @@ def test_what_a_study_cannot_have_is_an_error(arguments: dict[str, str], kind: s
     assert said in error[1]
 
 
+def test_methods_of_all_findings_are_checked_with_the_settings_that_do_not_go_with_them(folder: Path) -> None:
+    top = 'methods = ["surgical", "masked", "central"]'
+    assert errors(check(folder, top=top)) == []
+    study_file = folder / "study.toml"
+    study_file.write_text(study_file.read_text().replace("rounds = 3", 'rounds = 3\naggregation = "median"'))
+    ((kind, text),) = errors(check_study(study_file, TABLES_ONLY))
+    assert kind == "methods"
+    assert text.startswith("method 'surgical': averages each row of the head")
+
+
 def test_conventional_without_a_common_finding_is_an_error(folder: Path) -> None:
     sites = site("a", "a", 'findings = ["Mass"]') + site("b", "b")
     (error,) = errors(check(folder, sites, top='methods = ["conventional", "ffl"]'))

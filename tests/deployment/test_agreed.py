@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from polyhead.deployment.agreed import agreement_of
+from polyhead.deployment.agreed import Agreed, agreement_of, plan_of
 from polyhead.errors import StudyError
 from polyhead.study_file import parse_study
 
@@ -17,6 +17,13 @@ STUDY = 'name = "s"\n{}\n[[site]]\nname = "a"\nmanifest = "a.csv"\n{}'
         ('methods = ["local", "conventional"]', "", "'conventional' shares a head"),
         ('methods = ["conventional"]', '[findings]\ncommon = ["Effusion", "pleural effusion"]', "both mean"),
         ('methods = ["best"]', "", "'best' is unknown"),
+        (
+            'methods = ["ffl", "masked"]',
+            '[findings]\ncommon = ["Edema"]',
+            "'masked' trains one head for",
+        ),
+        ('methods = ["surgical"]', "", "see neither each other's images nor findings. Choose 'ffl', or 'conventional'"),
+        ('methods = ["central"]', "", "'central' pools their images"),
         ("", "[federation]\nvalidate_every = 2", "select = 'best'"),
         ("", "[federation]\nmin_sites = 2", "found 2, but there are 1 sites"),
     ],
@@ -25,6 +32,15 @@ def test_it_is_refused_with_the_key_and_what_to_do(top: str, rest: str, words: s
     with pytest.raises(StudyError, match="key '") as refusal:
         agreement_of(parse_study(STUDY.format(top, rest), tmp_path, "study.toml"))
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("method", ["surgical", "masked", "central"])
+def test_a_kit_that_asks_for_the_findings_of_others_is_refused_at_the_site(method: str) -> None:
+    settings = parse_study(STUDY.format("", ""), Path(), "study.toml").model_dump(mode="json")
+    agreed = Agreed({**settings, "methods": [method, "ffl"]}, ("a",), "0" * 64)
+    assert plan_of(agreed, "ffl", 0).sharing.backbone
+    with pytest.raises(StudyError, match=f"'{method}' .* see neither each other's images nor findings.* Make new kits"):
+        plan_of(agreed, method, 0)
 
 
 def test_the_usual_methods_are_agreed_on(tmp_path: Path) -> None:

@@ -287,6 +287,65 @@ def test_sums_are_used_again_and_leave_no_trace(tmp_path: Path) -> None:
     assert sums["backbone.w"].dtype == torch.float64
 
 
+BY_ROW = {"backbone.w": torch.zeros(4), "head.weight": torch.full((2, 3), 5.0), "head.bias": torch.zeros(2)}
+
+
+def of_rows(site: str, value: float, *rows: bool, junk: float = 0.0) -> SiteUpdate:
+    """An update whose step is of the same length in the backbone and in each row that counts; junk in the others."""
+    moved = torch.where(torch.tensor(rows)[:, None], torch.tensor(value), torch.tensor(junk))
+    head = {"head.weight": BY_ROW["head.weight"] + moved, "head.bias": moved[:, 0].clone()}
+    return SiteUpdate(site, ROUND, 1, 0.5, {"backbone.w": torch.full((4,), value), **head}, rows)
+
+
+def aggregated(updates: Sequence[SiteUpdate], spool: Path, **settings: Any) -> Aggregate:
+    return aggregate(iter(updates), BY_ROW, Federation(**settings), spool, 4, ROUND, by_row=True)
+
+
+@pytest.mark.parametrize("junk", [0.0, -0.5, 1e6, 1e30, math.nan, math.inf])
+@pytest.mark.parametrize("rule", ["reject", "clip", "off"])
+def test_a_row_that_does_not_count_can_do_nothing_for_or_against_its_site(
+    tmp_path: Path, junk: float, rule: str
+) -> None:
+    updates = [
+        of_rows("a", 1.0, True, True),
+        of_rows("b", 1.25, True, True),
+        of_rows("c", 1.5, False, True, junk=junk),
+        of_rows("d", 0.75, False, False, junk=junk),
+    ]
+    found = aggregated(updates, tmp_path, distance_rule=rule)
+    assert (found.counted, found.left_out, found.clipped) == (("a", "b", "c", "d"), {}, {})
+    assert found.state["backbone.w"].tolist() == [1.125] * 4
+    assert found.state["head.weight"].tolist() == [[6.125] * 3, [6.25] * 3]
+    assert found.state["head.bias"].tolist() == [1.125, 1.25]
+
+
+@pytest.mark.parametrize("bad", [1000.0, math.nan])
+def test_a_row_whose_sites_are_all_left_out_keeps_its_value(tmp_path: Path, bad: float) -> None:
+    """Also when the others are averaged again, from the disk."""
+    updates = [of_rows(site, 1.0, False, True) for site in "abc"]
+    found = aggregated([*updates, of_rows("d", bad, True, True)], tmp_path)
+    assert list(found.left_out) == ["d"]
+    assert torch.equal(found.state["head.weight"][0], BY_ROW["head.weight"][0])
+    assert found.state["head.weight"][1].tolist() == [6.0] * 3
+    assert found.state["head.bias"].tolist() == [0.0, 1.0]
+
+
+def test_a_site_that_is_clipped_counts_in_its_own_rows_alone(tmp_path: Path) -> None:
+    updates = [*(of_rows(site, 1.0, False, True) for site in "abc"), of_rows("d", 1000.0, True, False, junk=math.nan)]
+    found = aggregated(updates, tmp_path, distance_rule="clip")
+    # Four weights, and four of a row: d lies 1000 times as far as the others, and is brought to 10 times.
+    assert found.clipped == {"d": "too far: 1000.0 times the usual distance (allowed: 10)"}
+    assert found.state["head.weight"].tolist() == [pytest.approx([15.0] * 3), [6.0] * 3]
+    assert found.state["backbone.w"].tolist() == pytest.approx([13 / 4] * 4)
+
+
+@pytest.mark.parametrize("rows", [None, (True,), (1, 0)])
+def test_an_update_without_a_sound_choice_of_rows_is_left_out(tmp_path: Path, rows: Any) -> None:
+    found = aggregated([of_rows("a", 1.0, True, True), replace(of_rows("b", 2.0, True, True), rows=rows)], tmp_path)
+    assert found.left_out["b"].startswith("which rows of the head count: found ")
+    assert found.state["backbone.w"].tolist() == [1.0] * 4
+
+
 STEPS = st.lists(st.floats(0, 1e6), min_size=0, max_size=7)
 
 

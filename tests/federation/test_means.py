@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,49 @@ def test_updates_are_consumed_one_by_one() -> None:
             yield SiteUpdate(str(index), 0, 1, 0.0, {"w": shared, "n": torch.tensor(0)})
 
     assert weighted_mean(stream(), CURRENT, "equal")["w"].tolist() == [2.0, 2.0]
+
+
+HEAD = {"head.weight": torch.tensor([[1.0, 1.0]] * 4), "head.bias": torch.full((4,), 9.0), "w": torch.zeros(1)}
+
+
+def of_rows(site: str, value: float, examples: int, *rows: bool) -> SiteUpdate:
+    weight = torch.tensor([[value * 2.0**row, -0.0] for row in range(4)])
+    return SiteUpdate(
+        site, 0, examples, 0.5, {"head.weight": weight, "head.bias": weight[:, 0] + 1, "w": weight[0, :1]}, rows
+    )
+
+
+ROWS = [of_rows("a", 3.0, 1, True, True, False, False), of_rows("b", 7.0, 3, False, True, True, False)]
+
+
+@pytest.mark.parametrize(("weighting", "mean"), [("equal", 5.0), ("examples", 6.0)])
+def test_each_row_of_a_head_is_averaged_over_those_that_count_for_it_by_hand(weighting: Any, mean: float) -> None:
+    found = weighted_mean(ROWS, HEAD, weighting)
+    # The first is a's alone, the third b's, the fourth nobody's; what is no head is everybody's.
+    assert found["head.weight"][:, 0].tolist() == [3.0, 2 * mean, 28.0, 1.0]
+    assert found["head.bias"].tolist() == [4.0, 2 * mean + 1, 29.0, 9.0]
+    assert found["w"].tolist() == [mean]
+
+
+def test_a_row_of_one_site_is_its_bits_whoever_else_takes_part() -> None:
+    for row, update in ((0, ROWS[0]), (2, ROWS[1])):
+        for name in ("head.weight", "head.bias"):
+            found = weighted_mean(ROWS, HEAD, "examples")[name][row]
+            # As bytes: 0.0 is not -0.0.
+            assert found.numpy().tobytes() == update.state[name][row].numpy().tobytes()
+
+
+def test_where_all_rows_of_all_sites_count_the_mean_is_that_of_a_whole_head() -> None:
+    chance = torch.Generator().manual_seed(0)
+    states = [{name: torch.randn(one.shape, generator=chance) for name, one in HEAD.items()} for _ in range(3)]
+    whole = [SiteUpdate(str(place), 0, 7 + place, 0.5, state) for place, state in enumerate(states)]
+    sums: dict[str, torch.Tensor] = {}
+    # Sums of another choice of rows leave no trace.
+    weighted_mean(ROWS, HEAD, "examples", sums)
+    for weighting in ("equal", "examples"):
+        one = weighted_mean(whole, HEAD, weighting)
+        other = weighted_mean([replace(update, rows=(True,) * 4) for update in whole], HEAD, weighting, sums)
+        assert all(torch.equal(one[name], other[name]) for name in HEAD)
 
 
 WEIGHTS, COUNTS = [1.0, 2.0, 4.0, 8.0, 1e30], [1, 2, 3, 9, 2**53]

@@ -1,6 +1,8 @@
 """Which method trains which findings."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from polyhead.federation.methods import METHODS, choose_methods, plan_for, refus
 from polyhead.federation.server_rule import ServerRule
 from polyhead.federation.sharing import NOTHING, Sharing
 from polyhead.federation.site import Plan
+from polyhead.findings import canonical_name
 
 FFL_LIKE = ("ffl", "fedbn", "fedprox", "fedbabu", "fedavgm", "fedadam")
 SITES = {"a": ["Effusion", "Mass", "Atelectasis"], "b": ["atelectasis", "Nodule", "Pleural_Effusion"]}
@@ -20,6 +23,60 @@ SITES = {"a": ["Effusion", "Mass", "Atelectasis"], "b": ["atelectasis", "Nodule"
 def test_conventional_trains_what_all_sites_annotate_in_one_order() -> None:
     chosen = METHODS["conventional"].findings(SITES, Findings())
     assert chosen == {"a": ("Atelectasis", "Effusion"), "b": ("atelectasis", "Pleural_Effusion")}
+
+
+def test_a_head_of_all_findings_is_in_one_order_under_each_sites_names() -> None:
+    for method in ("surgical", "masked", "central"):
+        chosen = METHODS[method].findings(SITES, Findings(common=["Effusion"]))
+        assert chosen == {
+            "a": ("Atelectasis", "Mass", "Nodule", "Effusion"),
+            "b": ("atelectasis", "Mass", "Nodule", "Pleural_Effusion"),
+        }
+
+
+def test_a_site_whose_own_name_another_finding_has_is_told() -> None:
+    # At a "Mass" means Nodule, and elsewhere "Lump" leads to Mass and no further.
+    sites = {"a": ["Mass"], "b": ["Tumour"]}
+    aliases = {"Mass": "Nodule", "Tumour": "Swelling", "Swelling": "Mass"}
+    assert canonical_name("Tumour", aliases) == "Mass"
+    choose_methods(["local"], sites, Findings(aliases=aliases))
+    with pytest.raises(
+        StudyError, match=r"^site a: its finding 'Mass' means 'Nodule', and what .* 'Tumour' means 'Mass'"
+    ):
+        choose_methods(["masked"], sites, Findings(aliases=aliases))
+
+
+STUDY = {"name": "s", "site": [{"name": "a", "manifest": "a.csv"}], "model": {"norm": "group"}}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "words"),
+    [
+        (
+            "surgical",
+            {"federation": {"aggregation": "median"}},
+            r"^method 'surgical': .*'federation\.aggregation' is 'median'",
+        ),
+        ("surgical", {"federation": {"aggregation": "trimmed_mean"}}, "Set aggregation = 'mean', or leave the method"),
+        (
+            "surgical",
+            {"privacy": {"noise": 1.0}},
+            r"^method 'surgical': .*'privacy\.noise': .* annotated images",
+        ),
+        ("central", {"privacy": {"noise": 1.0}}, "^method 'central': .* all images leave .* Set noise = 0"),
+        ("masked", {"federation": {"aggregation": "median"}}, None),
+        ("central", {"federation": {"aggregation": "median"}}, None),
+        ("masked", {"privacy": {"noise": 1.0}}, None),
+        ("surgical", {}, None),
+        ("nobody's", {"privacy": {"noise": 1.0}}, None),
+    ],
+)
+def test_settings_that_do_not_go_with_a_method_are_refused(
+    method: str, settings: dict[str, Any], words: str | None
+) -> None:
+    study = StudyConfig.model_validate({**STUDY, "methods": ["local", "ffl", method], **settings})
+    with pytest.raises(StudyError, match=words) if words else nullcontext():
+        refuse_settings(study)
 
 
 def test_the_others_train_every_finding_in_alphabetical_order_of_the_canonical_name() -> None:
@@ -57,6 +114,10 @@ def test_what_each_method_shares() -> None:
     assert METHODS["ffl"].sharing(federation).backbone
     assert not METHODS["ffl"].sharing(federation).head
     assert not METHODS["ffl"].sharing(Federation(batch_norm="private")).batch_norm
+    assert METHODS["masked"].sharing(federation) == METHODS["conventional"].sharing(federation)
+    assert METHODS["surgical"].sharing(federation) == Sharing(backbone=True, batch_norm=True, head=True, rows=True)
+    assert METHODS["central"].sharing(federation) == NOTHING
+    assert [name for name, method in METHODS.items() if method.pooled] == ["central"]
 
 
 def test_a_shared_head_has_the_findings_that_the_study_names() -> None:

@@ -107,7 +107,8 @@ def test_an_update_holds_the_backbone_and_nothing_else(two_sites: list[Site], pl
     begin = initial(two_sites, plan)
     site = two_sites[0]
     update, private = site_round(site, models["a"], plan, 0, begin.shared, begin.private["a"])
-    assert set(vars(update)) == {"site", "round", "examples", "loss", "state"}
+    assert set(vars(update)) == {"site", "round", "examples", "loss", "state", "rows"}
+    assert update.rows is None
     assert set(update.state) == {f"backbone.{name}" for name in models["a"].backbone.state_dict()}
     assert (update.site, update.round, update.examples) == ("a", 0, 24)
     head = private.model["head.weight"]

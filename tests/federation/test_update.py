@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from polyhead.errors import UpdateError
-from polyhead.federation.update import SiteUpdate, check_finite, check_update, reason_of, shown
+from polyhead.federation.update import SiteUpdate, check_finite, check_update, counted_rows, reason_of, shown
 
 CURRENT = {"backbone.w": torch.zeros(2), "backbone.n": torch.tensor(0)}
 SOUND = SiteUpdate("a", 3, 10, 0.5, {"backbone.w": torch.tensor([1.0, 4.0]), "backbone.n": torch.tensor(10)})
@@ -22,6 +23,50 @@ SOUND = SiteUpdate("a", 3, 10, 0.5, {"backbone.w": torch.tensor([1.0, 4.0]), "ba
 
 def sending(**entries: Any) -> SiteUpdate:
     return replace(SOUND, state={**SOUND.state, **{f"backbone.{name}": value for name, value in entries.items()}})
+
+
+WITH_HEAD = {**CURRENT, "head.weight": torch.zeros(3, 2), "head.bias": torch.zeros(3)}
+CHOOSING = replace(SOUND, state={**SOUND.state, "head.weight": torch.ones(3, 2), "head.bias": torch.ones(3)})
+
+
+@pytest.mark.parametrize("rows", [(True, False, True), (False,) * 3])
+def test_a_choice_of_rows_is_accepted_where_it_is_asked_for(rows: tuple[bool, ...]) -> None:
+    check_update(replace(CHOOSING, rows=rows), WITH_HEAD, by_row=True)
+    with pytest.raises(UpdateError, match=r"^site a, round 3: it says which rows of the head count\. Site and server"):
+        check_update(replace(CHOOSING, rows=rows), WITH_HEAD)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (None, "found nothing"),
+        ((True, True), "found 2 values"),
+        ((True,) * 10**5, "found 100000 values"),
+        ((), "found 0 values"),
+        ((1, 0, 1), "found 3 values"),
+        ((True, None, False), "found 3 values"),
+        ((np.True_,) * 3, "found 3 values"),
+        ([True, True, True], "found a list"),
+        (torch.ones(3, dtype=torch.bool), "found a Tensor"),
+        ("\x1b[2J\n", r"found \\x1b\[2J\\n"),
+        (7, "found 7"),
+    ],
+)
+def test_another_choice_of_rows_is_refused_in_words(rows: Any, found: str) -> None:
+    words = rf"^site a, round 3: which rows of the head count: {found}\. Send 3 times true or false"
+    with pytest.raises(UpdateError, match=words) as caught:
+        check_update(replace(CHOOSING, rows=rows), WITH_HEAD, by_row=True)
+    assert str(caught.value).isprintable()
+
+
+def test_rows_that_do_not_count_are_as_if_they_had_not_moved() -> None:
+    sent = {**CHOOSING.state, "head.weight": torch.tensor([[1.0, 2.0], [math.nan, 1e30], [3.0, 4.0]])}
+    seen = counted_rows(replace(CHOOSING, state=sent, rows=(True, False, True)), WITH_HEAD)
+    check_finite(seen)
+    assert seen.state["head.weight"].tolist() == [[1.0, 2.0], [0.0, 0.0], [3.0, 4.0]]
+    assert seen.state["head.bias"].tolist() == [1.0, 0.0, 1.0]
+    assert seen.state["backbone.w"] is CHOOSING.state["backbone.w"]
+    assert counted_rows(CHOOSING, WITH_HEAD) is CHOOSING
 
 
 def _shrunk() -> torch.Tensor:
@@ -203,6 +248,13 @@ def fault_of(update: SiteUpdate) -> str | None:
     except UpdateError as problem:
         return str(problem)
     return None
+
+
+@given(st.builds(replace, st.just(CHOOSING), rows=st.one_of(NUMBERS, st.lists(NUMBERS), st.lists(NUMBERS).map(tuple))))
+def test_whatever_choice_of_rows_is_sent_nothing_but_an_update_error_comes_of_it(update: SiteUpdate) -> None:
+    with suppress(UpdateError):
+        check_update(update, WITH_HEAD, by_row=True)
+        assert counted_rows(update, WITH_HEAD).state.keys() == WITH_HEAD.keys()
 
 
 @given(st.builds(SiteUpdate, NAMES, NUMBERS, NUMBERS, NUMBERS, STATES))  # type: ignore[arg-type]

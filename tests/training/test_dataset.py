@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from polyhead.training.dataset import batch_rows, read_ahead
+from polyhead.training.dataset import SplitData, batch_rows, pool_splits, read_ahead
 from tests.conftest import make_split
 
 
@@ -61,3 +61,32 @@ def test_the_next_batch_is_read_while_this_one_is_worked_on_and_no_further() -> 
 def test_a_reading_error_reaches_the_training() -> None:
     with pytest.raises(IndexError):
         list(read_ahead(make_split(12, 1, seed=0), [np.array([12])]))
+
+
+def test_a_pool_has_the_images_of_each_site_where_they_are() -> None:
+    one, other = make_split(6, 2, seed=0), make_split(4, 2, seed=1)
+    some = SplitData(one.pixels, one.rows[[4, 1]], one.labels[[4, 1]], ("x", "y"), ("p1", "p2"))
+    pool = pool_splits({"a": some, "b": SplitData(other.pixels, other.rows, other.labels, tuple("wxyz"), ("p1",) * 4)})
+    assert len(pool) == 6
+    np.testing.assert_array_equal(pool.read(np.arange(6)), np.concatenate([one.pixels[[4, 1]], other.pixels]))
+    np.testing.assert_array_equal(pool.labels, np.concatenate([one.labels[[4, 1]], other.labels]))
+    # A name that two sites have is two images', and two patients'.
+    assert pool.images == ("a/x", "a/y", "b/w", "b/x", "b/y", "b/z")
+    assert pool.patients == ("a/p1", "a/p2", *("b/p1",) * 4)
+    # Nothing was copied.
+    assert pool.pixels is one.pixels
+    assert pool.further == (other.pixels,)
+
+
+def test_a_pool_of_pools_is_read_like_any_other() -> None:
+    parts = {name: make_split(3, 1, seed) for seed, name in enumerate("abc")}
+    pool = pool_splits({"d": pool_splits({"a": parts["a"], "b": parts["b"]}), "c": parts["c"]})
+    np.testing.assert_array_equal(pool.read(np.arange(9)), np.concatenate([one.pixels for one in parts.values()]))
+
+
+def test_a_finding_is_annotated_if_one_image_is() -> None:
+    labels = np.array([[1, np.nan, np.nan], [0, np.nan, 0]], np.float32)
+    one = make_split(2, 3, seed=0)
+    split = SplitData(one.pixels, one.rows, labels, one.images, one.patients)
+    assert split.annotated == (True, False, True)
+    assert all(type(found) is bool for found in split.annotated)

@@ -96,7 +96,9 @@ def _faults(study: StudyConfig) -> Iterator[str]:
     for method in study.methods:
         if method not in METHODS:
             raise StudyError(f"key 'methods': {method!r} is unknown; {closest(method, METHODS)}.")
-        if METHODS[method].sharing(study.federation).head and common_names(study.findings) is None:
+        if METHODS[method].union:
+            yield _between_houses(method)
+        elif METHODS[method].sharing(study.federation).head and common_names(study.findings) is None:
             yield (
                 f"key 'findings.common': is blank, and {method!r} shares a head, on whose findings all hospitals must "
                 "agree: none sees which the others annotate. Name there those that all of them have, or leave the "
@@ -107,6 +109,15 @@ def _faults(study: StudyConfig) -> Iterator[str]:
             "key 'federation.validate_every': with select = 'last' nobody would read what hospitals measure between "
             "rounds, since it stays with them. Set validate_every = 0, or select = 'best'."
         )
+
+
+def _between_houses(method: str) -> str:
+    """Say why a method whose head has all sites' findings is none for hospitals in houses of their own."""
+    what = "pools their images" if METHODS[method].pooled else "trains one head for the findings of all"
+    return (
+        f"key 'methods': {method!r} {what}, and hospitals in houses of their own see neither each other's images nor "
+        "findings. Choose 'ffl', or 'conventional' with findings.common, instead."
+    )
 
 
 def read_agreement(path: Path) -> Agreed:
@@ -177,11 +188,13 @@ def plan_of(agreed: Agreed, method: str, seed: int) -> Plan:
     Raises
     ------
     StudyError
-        If the study has no such method or seed.
+        If the study has no such method or seed, or the method is none for hospitals in houses of their own.
     """
     for what, value in (("methods", method), ("seeds", seed)):
         if value not in agreed.settings[what]:
             raise StudyError(f"{what}: {value!r} is not in the study, which has {agreed.settings[what]}.")
+    if METHODS[method].union:
+        raise StudyError(f"{_between_houses(method)} Make new kits.")
     training = Training.model_validate(agreed.settings["training"])
     return plan_for(METHODS[method], seed, agreed.federation, training, agreed.privacy)
 

@@ -19,7 +19,7 @@ from polyhead.federation.means import ReadPiece, coordinate_median, trimmed_mean
 from polyhead.federation.outliers import Distance, finite_distance, too_far, usual_distance
 from polyhead.federation.spool import clear_spool, read_piece, spool_state
 from polyhead.federation.transfer import widened
-from polyhead.federation.update import SiteUpdate, check_finite, check_update, reason_of, shown
+from polyhead.federation.update import SiteUpdate, check_finite, check_update, counted_rows, reason_of, shown
 
 __all__ = ["Aggregate", "aggregate"]
 
@@ -70,6 +70,7 @@ class _Round:
     number: int | None
     measure: bool
     usual: Distance | None
+    by_row: bool
     sound: dict[str, _Sound] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -87,6 +88,7 @@ def aggregate(
     expected_round: int | None = None,
     usual: Distance | None = None,
     sums: dict[str, torch.Tensor] | None = None,
+    by_row: bool = False,
 ) -> Aggregate:
     """Check a round's updates and average those that are sound.
 
@@ -110,6 +112,8 @@ def aggregate(
         What the round before found usual for a distance; see `polyhead.federation.outliers.usual_distance`.
     sums
         Memory to use again; see `polyhead.federation.means.weighted_mean`.
+    by_row
+        Whether a shared head is averaged row by row; then not by a robust mean, which would need every site's row.
 
     Returns
     -------
@@ -122,7 +126,7 @@ def aggregate(
         If an update cannot be put on disk.
     """
     measure = federation.distance_rule != "off" and sites > 2 and bool(current)
-    round_ = _Round(current, federation, spool, expected_round, measure, usual)
+    round_ = _Round(current, federation, spool, expected_round, measure, usual, by_row)
     sums = {} if sums is None else sums
     clear_spool(spool)
     try:
@@ -156,8 +160,9 @@ def _sound_updates(updates: Iterable[SiteUpdate], round_: _Round) -> Iterator[Si
 
 def _check(update: SiteUpdate, round_: _Round) -> tuple[SiteUpdate, Distance]:
     """Return the update in the types of the current backbone, and its distance from it; 0 if it decides nothing."""
-    check_update(update, round_.current, round_.number, round_.federation.transfer)
+    check_update(update, round_.current, round_.number, round_.federation.transfer, round_.by_row)
     wide = replace(update, state=widened(update.state, like=round_.current))
+    wide = counted_rows(wide, round_.current)
     if round_.measure:
         return wide, finite_distance(wide, round_.current)
     check_finite(wide)

@@ -84,6 +84,7 @@ class _Loop:
     store: Store
     on_round: OnRound
     rule: ServerRule | None = None
+    by_row: bool = False
     sums: dict[str, torch.Tensor] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
 
@@ -105,6 +106,7 @@ def federate(
     on_round: OnRound,
     until: int | None = None,
     rule: ServerRule | None = None,
+    by_row: bool = False,
 ) -> Snapshot:
     """Run the rounds of a federation, or a segment of them.
 
@@ -118,6 +120,8 @@ def federate(
         After how many rounds to stop; by default after all.
     rule
         What the server makes of a round's mean; by default the next state. What it keeps is in `start`.
+    by_row
+        Whether a shared head is averaged row by row; see `polyhead.federation.sharing.Sharing`.
 
     Returns
     -------
@@ -139,7 +143,7 @@ def federate(
     """
     if rule and not start.moments:
         raise ValueError("a rule of the server begins with its first moments")
-    loop = _Loop(sites, federation, store, on_round, rule)
+    loop = _Loop(sites, federation, store, on_round, rule, by_row)
     state = start
     for round_ in range(state.rounds_done, federation.rounds if until is None else min(until, federation.rounds)):
         attempt = _round(loop, round_, state)
@@ -202,6 +206,7 @@ def _attempt(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:
         expected_round=round_,
         usual=state.usual,
         sums=loop.sums,
+        by_row=loop.by_row,
     )
     for site, reason in mean.left_out.items():
         rows[site] = replace(rows[site], status=f"left out: {reason}")

@@ -3,24 +3,30 @@
 Equal weights let every hospital count the same, so a small one is heard; weights by examples make the mean that of
 all images, so a large hospital decides, and the number of its training images becomes known to the server.
 
-The weighted mean is taken as updates arrive: one running sum in float64, whatever the number of sites. The median and
+The weighted mean is taken as updates arrive: one running sum in float64, whatever the number of sites. A head may be
+averaged row by row, each over the sites that annotate its finding (surgical aggregation). The median and
 the trimmed mean (Yin et al., ICML 2018) need all values of a parameter at once, so they read them piece by piece.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import EllipsisType
 from typing import Literal
 
 import numpy as np
 import torch
 
 from polyhead.federation.flat import unflatten
-from polyhead.federation.update import SiteUpdate
+from polyhead.federation.update import HEAD, SiteUpdate
 
 __all__ = ["ReadPiece", "coordinate_median", "trimmed_mean", "weighted_mean"]
 
 ReadPiece = Callable[[str, int, int], torch.Tensor]
 """An update that is read again and again: an entry's values from one place to another, flattened as `current` lies."""
+
+# All of an entry, or a row of it.
+_Place = EllipsisType | int
 
 # Bytes of the pieces that are sorted together; sorting needs about as much again.
 _PIECES = 2**23
@@ -38,7 +44,7 @@ def weighted_mean(
     ----------
     updates
         Consumed one by one; each is held only while it is added. Sorted by site, the result does not depend on the
-        order in which sites are named.
+        order in which sites are named. Either all or none choose rows of the head.
     current
         The shared entries that the sites started from.
     weighting
@@ -51,21 +57,19 @@ def weighted_mean(
     -------
     dict
         The mean, in the types of `current`; integers (BatchNorm's counters) are rounded. `current` itself, copied, if
-        there was no update.
+        there was no update; a row of the head that no update counts for likewise.
     """
     sums = {} if sums is None else sums
-    total = 0
+    totals: Counter[tuple[str, _Place]] = Counter()
     for update in updates:
         weight = 1 if weighting == "equal" else update.examples
         for name, tensor in update.state.items():
-            if total:
-                sums[name].add_(tensor, alpha=weight)
-            else:
-                sums[name] = _begin(sums.get(name), tensor, weight)
-        total += weight
-    if not total:
-        return {name: tensor.clone() for name, tensor in current.items()}
-    return {name: _divide(sums[name], total, tensor.dtype) for name, tensor in current.items()}
+            if name not in sums:
+                sums[name] = torch.empty_like(tensor, dtype=torch.float64)
+            for place in _places(name, update):
+                _add(sums[name][place], tensor[place], weight, first=not totals[name, place])
+                totals[name, place] += weight
+    return {name: _mean(sums.get(name), tensor, name, totals) for name, tensor in current.items()}
 
 
 def coordinate_median(updates: Sequence[ReadPiece], current: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -131,9 +135,34 @@ def _middle_of_piece(pieces: Sequence[torch.Tensor], dropped: int, dtype: torch.
     return _divide(total, len(middle), dtype)
 
 
-def _begin(into: torch.Tensor | None, tensor: torch.Tensor, weight: int) -> torch.Tensor:
-    first = tensor.to(torch.float64, copy=True) if into is None else into.copy_(tensor)
-    return first if weight == 1 else first.mul_(weight)
+def _places(name: str, update: SiteUpdate) -> Sequence[_Place]:
+    """Return what of an entry counts: all of it, or some rows of a head."""
+    if update.rows is None or not name.startswith(HEAD):
+        return (...,)
+    return [row for row, counts in enumerate(update.rows) if counts]
+
+
+def _add(into: torch.Tensor, tensor: torch.Tensor, weight: int, *, first: bool) -> None:
+    if not first:
+        into.add_(tensor, alpha=weight)
+    elif weight == 1:
+        into.copy_(tensor)
+    else:
+        into.copy_(tensor).mul_(weight)
+
+
+def _mean(
+    total: torch.Tensor | None, current: torch.Tensor, name: str, weights: Mapping[tuple[str, _Place], int]
+) -> torch.Tensor:
+    """Return the mean of an entry; what no update counted for stays as it is."""
+    if total is not None and (whole := weights.get((name, ...))):
+        return _divide(total, whole, current.dtype)
+    mean = current.clone()
+    if total is not None and name.startswith(HEAD):
+        for row in range(len(current)):
+            if weight := weights.get((name, row)):
+                mean[row] = _divide(total[row], weight, current.dtype)
+    return mean
 
 
 def _divide(total: torch.Tensor, by: int, dtype: torch.dtype) -> torch.Tensor:

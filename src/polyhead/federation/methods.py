@@ -4,7 +4,7 @@ A method is two small functions, and a few more where it needs them. To add one,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polyhead.config import Federation, Privacy, StudyConfig, Training
 from polyhead.config import Findings as Settings
@@ -48,6 +48,11 @@ class Method:
         The pull on what is shared, and what the server makes of a mean; see `polyhead.federation.site.Plan`.
     fault
         Says why the method would not be what its name says under a study's settings, and what to do; blank if it is.
+    union
+        Its head has the findings of all sites, so each must know the others'; those that a site does not annotate it
+        calls by their canonical names.
+    pooled
+        The images of all sites are brought to one place, which privacy forbids; see `polyhead.federation.pool`.
     """
 
     name: str
@@ -56,6 +61,8 @@ class Method:
     proximal: Callable[[Federation], float] = _no_pull
     rule: Callable[[Federation], ServerRule | None] = _no_rule
     fault: Callable[[StudyConfig], str] = _nothing_wrong
+    union: bool = False
+    pooled: bool = False
 
 
 def choose_methods(names: Sequence[str], findings: Findings, settings: Settings) -> list[Method]:
@@ -145,12 +152,31 @@ def _common_findings(findings: Findings, settings: Settings) -> dict[str, tuple[
     return {site: tuple(matched[name][site] for name in common) for site in findings}
 
 
+def _all_findings(findings: Findings, settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The findings of all sites, each under the site's own name or else the canonical one."""
+    matched = match_findings(findings, settings.aliases)
+    for site, names in findings.items():
+        for canonical, spellings in matched.items():
+            if site not in spellings and canonical in names:
+                meant = canonical_name(canonical, settings.aliases)
+                raise StudyError(
+                    f"site {site}: its finding {canonical!r} means {meant!r}, and what another site calls "
+                    f"{next(iter(spellings.values()))!r} means {canonical!r}; in a head of all findings the two could "
+                    "not be told apart. Give one of them another name under [findings.aliases]."
+                )
+    return {site: tuple(spellings.get(site, name) for name, spellings in matched.items()) for site in findings}
+
+
 def _share_nothing(federation: Federation) -> Sharing:
     return NOTHING
 
 
 def _share_all(federation: Federation) -> Sharing:
     return Sharing(backbone=True, batch_norm=federation.batch_norm == "shared", head=True)
+
+
+def _share_by_row(federation: Federation) -> Sharing:
+    return replace(_share_all(federation), rows=True)
 
 
 def _share_backbone(federation: Federation) -> Sharing:
@@ -197,6 +223,28 @@ def _never_trained_head(study: StudyConfig) -> str:
     )
 
 
+def _rows_of_few(study: StudyConfig) -> str:
+    if study.federation.aggregation != "mean":
+        return (
+            "averages each row of the head over the sites that annotate its finding, often one or two, and key "
+            f"'federation.aggregation' is {study.federation.aggregation!r}, which needs every site's value. Set "
+            "aggregation = 'mean', or leave the method out."
+        )
+    return _beside_noise(study, "a site says of which findings it has annotated images")
+
+
+def _all_images_leave(study: StudyConfig) -> str:
+    return _beside_noise(study, "all images leave their sites")
+
+
+def _beside_noise(study: StudyConfig, what: str) -> str:
+    if not study.privacy.noise:
+        return ""
+    return (
+        f"does not go with key 'privacy.noise': {what}, which no noise covers. Set noise = 0, or leave the method out."
+    )
+
+
 METHODS = {
     method.name: method
     for method in (
@@ -215,6 +263,13 @@ METHODS = {
         # The server goes on with momentum (Hsu et al., 2019), or with Adam (Reddi et al., ICLR 2021).
         Method("fedavgm", _share_backbone, _own_findings, rule=_momentum),
         Method("fedadam", _share_backbone, _own_findings, rule=_adam),
+        # Surgical aggregation (Kulkarni et al., ML4H 2024): one head for all findings, each row averaged over the sites
+        # that annotate its finding.
+        Method("surgical", _share_by_row, _all_findings, fault=_rows_of_few, union=True),
+        # Federated averaging of a network with one head for all findings, blanks masked in the loss.
+        Method("masked", _share_all, _all_findings, union=True),
+        # The bound that privacy forbids: all images in one place.
+        Method("central", _share_nothing, _all_findings, fault=_all_images_leave, union=True, pooled=True),
     )
 }
 """All methods by name."""

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from polyhead.training.dataset import SplitData
@@ -51,8 +52,8 @@ def data_hash(data: SplitData) -> str:
     """Return a hash of a split's images, labels and patients, in their order."""
     digest = hashlib.sha256(repr((data.images, data.patients, data.labels.shape, data.pixels.shape[1:])).encode())
     digest.update(data.labels.tobytes())
-    for row in data.rows:
-        digest.update(data.pixels[row].tobytes())
+    for index in range(len(data)):
+        digest.update(data.read(np.array([index])).tobytes())
     return digest.hexdigest()
 
 

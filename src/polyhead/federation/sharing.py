@@ -23,16 +23,19 @@ class Sharing:
     batch_norm
         The backbone's BatchNorm layers, statistics included; without them it is FedBN (Li et al., ICLR 2021).
     head
-        The head, which is possible only if all sites have the same findings.
+        The head, which is possible only if its findings are the same at all sites.
     fixed_head
         A private head is not trained in the rounds, and its row for a finding is the same at all sites: what the
         backbones that are averaged were trained for is then one and the same.
+    rows
+        Of a shared head each row is averaged on its own, over the sites that annotate its finding.
     """
 
     backbone: bool
     batch_norm: bool
     head: bool
     fixed_head: bool = False
+    rows: bool = False
 
 
 NOTHING = Sharing(backbone=False, batch_norm=False, head=False)

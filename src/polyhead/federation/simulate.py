@@ -89,7 +89,7 @@ def simulate(
         lambda round_, state: _ask(house, round_, state),
         lambda state: _validate(house, state),
     )
-    return federate(asked, plan.federation, start, store, watch.on_round, rule=plan.rule)
+    return federate(asked, plan.federation, start, store, watch.on_round, rule=plan.rule, by_row=plan.sharing.rows)
 
 
 def _ask(house: _House, round_: int, state: Snapshot) -> Iterator[Answer]:

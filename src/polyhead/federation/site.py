@@ -40,6 +40,8 @@ class Site:
         Its images, with a label column for each finding.
     secret
         32 bytes, of which noise is drawn; it never leaves the site and is not shown.
+    blank
+        Those of `findings` that it does not annotate, so that their labels are blank: of a head that all sites share.
     """
 
     name: str
@@ -49,6 +51,12 @@ class Site:
     val: SplitData
     test: SplitData
     secret: bytes = field(default=b"", repr=False)
+    blank: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The findings that it annotates, in the order of `findings`."""
+        return tuple(finding for finding in self.findings if finding not in self.blank)
 
     @cached_property
     def train_hash(self) -> str:
@@ -149,7 +157,8 @@ def site_round(
     sent = narrowed({name: state.pop(name).cpu() for name in shared}, plan.federation.transfer)
     # Without noise in them, loss and number of images would tell of a patient, under every method of the study.
     examples, said = (1, None) if plan.privacy.noise else (len(site.train), loss)
-    update = SiteUpdate(site.name, round_, examples, said, sent)
+    rows = site.train.annotated if plan.sharing.rows else None
+    update = SiteUpdate(site.name, round_, examples, said, sent, rows)
     kept = optimizer if plan.training.optimizer_state == "keep" else {}
     return update, PrivateState(copy_state(state), kept, round_ + 1)
 

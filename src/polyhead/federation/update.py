@@ -7,7 +7,7 @@ that it brings along are cut short and printed without control characters.
 import heapq
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,15 +16,20 @@ from polyhead.federation.transfer import Transfer, travelling_type
 from polyhead.printable import printable
 
 __all__ = [
+    "HEAD",
     "MOST_EXAMPLES",
     "SiteUpdate",
     "check_finite",
     "check_update",
+    "counted_rows",
     "is_finite",
     "reason_of",
     "refused",
     "shown",
 ]
+
+HEAD = "head."
+"""What the names of a head's entries begin with; the first axis of each is that of the findings."""
 
 MOST_EXAMPLES = 10**9
 """The largest number of training images that is believed."""
@@ -49,6 +54,9 @@ class SiteUpdate:
         Mean training loss of the round; None in a study with noise.
     state
         The shared entries of the site's model after local training, in the precision in which they travel.
+    rows
+        Which rows of the head count, in the order of its findings: those of findings that training images of the site
+        are annotated for. None where a head is averaged as a whole, or stays at the site.
     """
 
     site: str
@@ -56,6 +64,7 @@ class SiteUpdate:
     examples: int
     loss: float | None
     state: dict[str, torch.Tensor]
+    rows: tuple[bool, ...] | None = None
 
 
 def check_update(
@@ -63,6 +72,7 @@ def check_update(
     current: Mapping[str, torch.Tensor],
     expected_round: int | None = None,
     transfer: Transfer = "full",
+    by_row: bool = False,
 ) -> None:
     """Refuse an update that cannot be averaged; whether its values are finite is asked elsewhere.
 
@@ -76,16 +86,20 @@ def check_update(
         The round under way; None if any will do.
     transfer
         How entries like `current` travel: an update must have those types; ``full`` if `current` has travelled itself.
+    by_row
+        Whether the head is averaged row by row: then, and only then, an update must say which of its rows count.
 
     Raises
     ------
     UpdateError
         Naming the site and what is wrong: another round; a number of examples that is no integer from 1 to 10**9; a
-        loss that is neither a finite number nor None; entries that are missing, not shared, or of other shapes or
-        types; tensors that are not dense, plain and on the CPU; variances below 0; integers below 0, or more than 2**20
-        above the largest that the sites started from: counters count steps.
+        loss that is neither a finite number nor None; no choice of rows where there must be one, or one where there
+        must be none; entries that are missing, not shared, or of other shapes or types; tensors that are not dense,
+        plain and on the CPU; variances below 0; integers below 0, or more than 2**20 above the largest that the sites
+        started from: counters count steps.
     """
     _check_about(update, expected_round)
+    _check_rows(update, current, by_row)
     _check_names(update, current)
     for name in sorted(current):
         try:
@@ -94,6 +108,22 @@ def check_update(
             fault = "cannot be computed with. Send what state_dict() gives."
         if fault:
             raise refused(update, f"{shown(name)} {fault}")
+
+
+def counted_rows(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> SiteUpdate:
+    """Return a checked update as if the rows of the head that do not count had not moved from `current`.
+
+    So whatever a site sends in them is never looked at: it makes no distance, and need not be finite.
+    """
+    if update.rows is None:
+        return update
+    counted = torch.tensor(update.rows)
+    heads = {name: tensor for name, tensor in update.state.items() if name.startswith(HEAD)}
+    seen = {
+        name: torch.where(counted.view(-1, *[1] * (tensor.dim() - 1)), tensor, current[name])
+        for name, tensor in heads.items()
+    }
+    return replace(update, state={**update.state, **seen})
 
 
 def check_finite(update: SiteUpdate) -> None:
@@ -162,6 +192,23 @@ def _check_about(update: SiteUpdate, expected_round: int | None) -> None:
         raise refused(update, f"the loss is {shown(update.loss)}. Lower the learning rate, or check the images.")
 
 
+def _check_rows(update: SiteUpdate, current: Mapping[str, torch.Tensor], by_row: bool) -> None:
+    rows = update.rows
+    if not by_row:
+        if rows is not None:
+            raise refused(update, "it says which rows of the head count. Site and server must run the same study.")
+        return
+    due = next((len(tensor) for name, tensor in current.items() if name.startswith(HEAD)), 0)
+    if type(rows) is not tuple or len(rows) != due or not all(type(one) is bool for one in rows):
+        found = f"{len(rows)} values" if type(rows) is tuple else shown(rows)
+        found = "nothing" if rows is None else found
+        raise refused(
+            update,
+            f"which rows of the head count: found {found}. Send {due} times true or false, one for each finding of the "
+            "head.",
+        )
+
+
 def _check_names(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> None:
     if not isinstance(update.state, dict) or not all(isinstance(name, str) for name in update.state):
         raise refused(update, "the entries are not a table of tensors by name. Send the shared entries of the model.")
@@ -169,7 +216,7 @@ def _check_names(update: SiteUpdate, current: Mapping[str, torch.Tensor]) -> Non
     missing = current.keys() - update.state.keys()
     faults = []
     if surplus:
-        head = " The head stays at its site." if any(name.startswith("head.") for name in surplus) else ""
+        head = " The head stays at its site." if any(name.startswith(HEAD) for name in surplus) else ""
         faults.append(f"{_listed(surplus)} {_are(surplus)} not shared and must not leave the site.{head}")
     if missing:
         faults.append(f"{_listed(missing)} {_are(missing)} missing. Site and server must run the same study.")

@@ -82,7 +82,7 @@ def training_figures(run: RunTables) -> list[dict[str, str]]:
     """Return the training curves of each site."""
     return [
         {"title": site, "svg": training_plot(curves, method_styles(run.methods), f"Training loss by round at {site}.")}
-        for site in run.sites
+        for site in (*run.sites, *run.pools)
         if (curves := list(_training(run, site)))
     ]
 

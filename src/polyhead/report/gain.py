@@ -6,14 +6,12 @@ import polars as pl
 
 from polyhead.report.load import MEAN, OVERALL, Comparison, RunTables
 from polyhead.report.roc import read_annotated
-from polyhead.report.wording import NOT_AVAILABLE, duration, evidence, interval, quantity, size, unsaid
+from polyhead.report.wording import NOT_AVAILABLE, NOT_JOINED, duration, evidence, interval, quantity, size, unsaid
 
 __all__ = ["Gain", "gained_over", "gains"]
 
 _ALONE = "local"
 _REFERENCES = (_ALONE, "conventional")
-# No site joins others in training alone, or where all data are brought to one place.
-_NOT_JOINED = (_ALONE, "central")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def gains(run: RunTables) -> list[Gain]:
     RunError
         If predictions are missing, of which the test images are counted.
     """
-    joined = [method for method in reversed(run.methods) if method not in _NOT_JOINED]
+    joined = [method for method in reversed(run.methods) if method not in NOT_JOINED]
     return [_gain(run, site, method) for site in run.sites for method in joined]
 
 

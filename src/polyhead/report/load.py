@@ -114,6 +114,12 @@ class RunTables:
         """Return one number with its interval, or None if the method does not predict that finding there."""
         return self.metrics.get((method, seed, site, finding, metric))
 
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """The names under which images of all sites were trained on in one place: in the rounds, but no site's."""
+        sites = {site.name for site in self.study.site}
+        return tuple(sorted(set(self.rounds["site"]) - sites))
+
     def averaged(self, method: str, site: str) -> int:
         """Count the findings that a method's mean at a site goes over; two means over other findings do not compare."""
         found = (self.metric(method, OVERALL, site, finding, "auroc") for finding in self.findings[site])

@@ -68,6 +68,7 @@ _STYLES = {
     "conventional": MethodStyle("#008a65", (6, 2, 1.5, 2), "D"),
     "ffl": MethodStyle("#0068a8", (), "o"),
     "surgical": MethodStyle("#a8497f", (2, 1.5), "^"),
+    "masked": MethodStyle("#7d6500", (4, 2, 1.5, 2, 1.5, 2), "P"),
     "central": MethodStyle("#4a4a4a", (8, 2, 1, 2, 1, 2), "v"),
 }
 

@@ -21,7 +21,7 @@ def traffic_table(run: RunTables) -> list[Row]:
     return [
         {"method": method, "site": site, **_traffic(rounds, run.study.federation.rounds)}
         for method in run.methods
-        for site in run.sites
+        for site in (*run.sites, *run.pools)
         if len(rounds := run.rounds.filter((pl.col("method") == method) & (pl.col("site") == site)))
     ]
 

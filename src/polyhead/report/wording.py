@@ -5,6 +5,7 @@ from polyhead.report.load import MEAN, Comparison, Estimate, RunTables
 __all__ = [
     "METHODS",
     "NOT_AVAILABLE",
+    "NOT_JOINED",
     "compared",
     "difference",
     "directions",
@@ -24,11 +25,15 @@ __all__ = [
 
 NOT_AVAILABLE = "NA"
 
+# No site joins others in training alone, or where all data are brought to one place.
+NOT_JOINED = ("local", "central")
+
 METHODS = {
     "local": "training alone",
     "conventional": "conventional federated learning",
     "ffl": "flexible federated learning",
     "surgical": "surgical aggregation",
+    "masked": "one head for all findings, blanks masked",
     "central": "training on the pooled data",
     "fedbn": "flexible federated learning with private BatchNorm",
     "fedprox": "flexible federated learning with a proximal term",
@@ -125,9 +130,10 @@ def unsaid(reason: str) -> str:
 
 
 def compared(run: RunTables) -> tuple[str, tuple[str, ...]]:
-    """Return the study's last compared method, and the methods it is compared with."""
-    subjects = {method for method, *_ in run.comparisons}
-    subject = next((method for method in reversed(run.methods) if method in subjects), run.methods[-1])
+    """Return the last method that is compared, and those it is compared with; before others one that sites join in."""
+    compared_ones = {method for method, *_ in run.comparisons}
+    subjects = [method for method in reversed(run.methods) if method in compared_ones] or [run.methods[-1]]
+    subject = next((method for method in subjects if method not in NOT_JOINED), subjects[0])
     references = {reference for method, reference, *_ in run.comparisons if method == subject}
     return subject, tuple(method for method in run.methods if method in references)
 

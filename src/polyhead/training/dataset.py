@@ -4,7 +4,7 @@ The order is a function of (seed, site, step) alone: nothing needs to be remembe
 every method shows a site the same images at the same step.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from polyhead.imaging.cache_rows import read_rows
+from polyhead.imaging.cache_rows import read_stacked
 from polyhead.imaging.prepare import PixelCache
 from polyhead.manifest import Manifest
 from polyhead.seeds import derive_seed
 
-__all__ = ["SplitData", "batch_rows", "image_batch", "load_split", "read_ahead"]
+__all__ = ["SplitData", "batch_rows", "image_batch", "load_split", "pool_splits", "read_ahead"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class SplitData:
     pixels
         The site's pixel cache, shape ``(images of all splits, size, size)``, uint8; may be larger than memory.
     rows
-        Rows of `pixels` that belong to the split, shape ``(n,)``.
+        Rows of `pixels` that belong to the split, shape ``(n,)``; rows of `further` are counted on.
     labels
         Shape ``(n, findings)``, float32: 1, 0 or NaN (not annotated).
     images, patients
         Name and patient of each image.
+    further
+        Where several sites' images are pooled, the caches of the others.
     """
 
     pixels: NDArray[np.uint8]
@@ -42,9 +44,19 @@ class SplitData:
     labels: NDArray[np.float32]
     images: tuple[str, ...]
     patients: tuple[str, ...]
+    further: tuple[NDArray[np.uint8], ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def annotated(self) -> tuple[bool, ...]:
+        """For each finding, whether an image is annotated for it."""
+        return tuple(map(bool, np.asarray((~np.isnan(self.labels)).any(axis=0))))
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copy images into memory, by indices below ``len(self)``; shape ``(len(indices), size, size)``."""
+        return read_stacked((self.pixels, *self.further), self.rows[indices])
 
 
 def load_split(manifest: Manifest, cache: PixelCache, split: str) -> SplitData:
@@ -57,6 +69,30 @@ def load_split(manifest: Manifest, cache: PixelCache, split: str) -> SplitData:
         labels=frame.select(manifest.findings).to_numpy().astype(np.float32),
         images=images,
         patients=tuple(frame["patient_id"]),
+    )
+
+
+def pool_splits(parts: Mapping[str, SplitData]) -> SplitData:
+    """Put the images of several sites into one split, which reads them from where they are.
+
+    Parameters
+    ----------
+    parts
+        Each site's split, by the site's name; with the same findings, in the same order. Two sites' images and patients
+        stay apart, whatever they are called: the name of the site stands before theirs.
+    """
+    caches = [cache for split in parts.values() for cache in (split.pixels, *split.further)]
+    rows, begin = [], 0
+    for split in parts.values():
+        rows.append(split.rows + begin)
+        begin += sum(map(len, (split.pixels, *split.further)))
+    return SplitData(
+        pixels=caches[0],
+        rows=np.concatenate(rows),
+        labels=np.concatenate([split.labels for split in parts.values()]),
+        images=tuple(f"{site}/{image}" for site, split in parts.items() for image in split.images),
+        patients=tuple(f"{site}/{patient}" for site, split in parts.items() for patient in split.patients),
+        further=tuple(caches[1:]),
     )
 
 
@@ -105,7 +141,7 @@ def read_ahead(
     """
 
     def read(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        return indices, read_rows(split.pixels, split.rows[indices])
+        return indices, split.read(indices)
 
     with ThreadPoolExecutor(1) as reader:
         coming = None

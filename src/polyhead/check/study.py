@@ -20,6 +20,7 @@ from polyhead.problems import Problem
 from polyhead.sites import recipe_of
 from polyhead.study_file import load_study
 from polyhead.training.device import resolve_device
+from polyhead.union import check_release
 
 __all__ = ["check_settings", "check_study"]
 
@@ -101,6 +102,7 @@ def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool, w
     """Yield what the study asks for and cannot have; methods only if the findings could be matched."""
     yield from _refused("device", lambda: resolve_device(study.training.device))
     yield from _refused("model", lambda: check_model(study.model))
+    yield from _refused("release", lambda: check_release(study))
     if len(sites) < len(study.site):
         yield Problem("note", "not-checked", "methods and aliases: not checked while a site is left out.")
         return

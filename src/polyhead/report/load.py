@@ -27,15 +27,19 @@ _COLUMNS = {
     "rounds.csv": ("method seed site status", "round loss seconds bytes_up bytes_down"),
     "privacy.csv": ("site method", "seeds patients rate steps epsilon delta"),
     "metrics.csv": ("method seed site finding metric", "value low high positives negatives patients"),
+    "cross_site.csv": (
+        "method seed head_site data_site finding",
+        "auroc low high positives negatives patients own difference difference_low difference_high",
+    ),
     "comparisons.csv": ("method reference site finding metric", "difference low high p p_holm"),
 }
 _AT_HOME = "at_home.json"
-_PRIVACY = "privacy.csv"
+_PRIVACY, _CROSS_SITE = "privacy.csv", "cross_site.csv"
 _COUNTS = {
     **dict.fromkeys(_COLUMNS["sites.csv"][0].split(), pl.String),
     **dict.fromkeys(_COLUMNS["sites.csv"][1].split(), pl.Float64),
 }
-_EVALUATED = ("metrics.csv", "comparisons.csv")
+_EVALUATED = ("metrics.csv", "comparisons.csv", _CROSS_SITE)
 _NOT_AVAILABLE = ("na", "nan", "null", "none")
 
 
@@ -78,8 +82,9 @@ class RunTables:
         For each site its findings, in its own spelling.
     counts, rounds
         ``sites.csv`` and ``rounds.csv``; of hospitals in houses of their own there are no counts.
-    privacy
+    privacy, cross_site
         ``privacy.csv``: what each method costs each site's patients; empty if the study has no noise.
+        ``cross_site.csv``: released heads on other sites' test images; empty if there are none.
     metrics
         By (method, seed, site, finding, metric).
     comparisons
@@ -104,6 +109,7 @@ class RunTables:
     counts: pl.DataFrame
     rounds: pl.DataFrame
     privacy: pl.DataFrame
+    cross_site: pl.DataFrame
     metrics: dict[tuple[str, str, str, str, str], Estimate]
     comparisons: dict[tuple[str, str, str, str], Comparison]
     replicates: int
@@ -151,6 +157,7 @@ def load_run(folder: Path) -> RunTables:
         counts=counts,
         rounds=rounds,
         privacy=_read_table(folder, _PRIVACY) if (folder / _PRIVACY).exists() else pl.DataFrame(),
+        cross_site=_read_table(folder, _CROSS_SITE) if (folder / _CROSS_SITE).exists() else pl.DataFrame(),
         metrics=_estimates(metrics),
         comparisons=_comparisons(folder, several=len(methods) > 1),
         replicates=_replicates(metrics, study),

@@ -36,7 +36,7 @@ ALLOWED = {
     "toml_file": {"limited_file", "errors"},
     "site_file": {"toml_file", "errors", "findings", "atomic"},
     "manifest_rules": {"problems", "findings"},
-    "manifest": {"manifest_rules", "problems", "site_file", "errors", "findings", "tables", "atomic"},
+    "manifest": {"manifest_rules", "problems", "site_file", "errors", "findings", "seeds", "tables", "atomic"},
     "adapters": {
         "printable",
         "toml_file",

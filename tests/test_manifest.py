@@ -15,6 +15,7 @@ from polyhead.manifest import (
     limit_training,
     read_manifest,
     select_findings,
+    shuffle_training_labels,
     take_shard,
     write_manifest,
 )
@@ -230,6 +231,28 @@ def test_the_limit_holds_for_training_images_of_whole_patients(most: int) -> Non
     assert set(train.group_by("patient_id").len()["len"]) <= {3}
     assert limited.split("test").equals(manifest.split("test"))
     assert limited.split("val").equals(manifest.split("val"))
+
+
+def test_shuffled_labels_stay_together_and_only_training_images_get_others() -> None:
+    manifest = many(200)
+    pairs = pl.col("image").hash(7) % 5
+    frame = manifest.frame.with_columns(
+        Edema=pl.when(pairs != 4).then(pairs % 2), Mass=pl.when(pairs != 3).then(pairs // 2)
+    )
+    manifest = Manifest(manifest.path, frame, ("Edema", "Mass"), manifest.root)
+    shuffled = shuffle_training_labels(manifest, "a")
+    rest, labels = manifest.frame.drop("Edema", "Mass"), ["Edema", "Mass"]
+    assert shuffled.frame.drop(labels).equals(rest)
+    for split in ("val", "test"):
+        assert shuffled.split(split).equals(manifest.split(split))
+    before, after = manifest.split("train"), shuffled.split("train")
+    assert before.group_by(labels).len().sort(labels).equals(after.group_by(labels).len().sort(labels))
+    same = (before["Edema"].eq_missing(after["Edema"]) & before["Mass"].eq_missing(after["Mass"])).mean()
+    assert same < 0.5  # By chance a quarter or so.
+    other = shuffle_training_labels(manifest, "b")
+    assert not other.frame.equals(shuffled.frame)
+    turned = Manifest(manifest.path, manifest.frame.reverse(), manifest.findings, manifest.root)
+    assert shuffle_training_labels(turned, "a").frame.equals(shuffled.frame.reverse())
 
 
 def test_row_order_changes_neither_shard_nor_limit() -> None:

@@ -69,6 +69,7 @@ OTHER_OF_SITE: dict[str, Any] = {
     "findings": ["Edema"],
     "train_images": 3,
     "shard": "1/2",
+    "shuffle_labels": True,
 }
 
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from polyhead.atomic import replacing
@@ -36,6 +37,7 @@ from polyhead.manifest_rules import (
     usable_rows,
 )
 from polyhead.problems import Problem
+from polyhead.seeds import derive_seed
 from polyhead.site_file import SiteFile, read_site_file, write_site_file
 from polyhead.tables import read_text_table
 
@@ -51,6 +53,7 @@ __all__ = [
     "narrow",
     "read_manifest",
     "select_findings",
+    "shuffle_training_labels",
     "take_shard",
     "write_manifest",
 ]
@@ -204,6 +207,18 @@ def limit_training(manifest: Manifest, most: int) -> Manifest:
             left -= images[patient]
     keep = (pl.col("split") != "train") | pl.col("patient_id").is_in(kept)
     return replace(manifest, frame=manifest.frame.filter(keep))
+
+
+def shuffle_training_labels(manifest: Manifest, site: str) -> Manifest:
+    """Deal the labels of the training images out among them at random, each image's labels together, blanks too.
+
+    Every finding is as frequent as before, and no label tells anything of its image. Whatever order the rows have, an
+    image gets the same labels; `site` decides which. Validation and test labels stay.
+    """
+    labels = manifest.split("train").sort("image").select("image", *manifest.findings)
+    order = np.random.default_rng(derive_seed("shuffled labels", site)).permutation(labels.height)
+    dealt = labels.select("image").hstack(labels[order].drop("image"))
+    return replace(manifest, frame=manifest.frame.update(dealt, on="image", include_nulls=True))
 
 
 def label_counts(manifest: Manifest) -> pl.DataFrame:

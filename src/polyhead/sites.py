@@ -12,7 +12,7 @@ from polyhead.federation.site import Site
 from polyhead.findings import canonical_name
 from polyhead.imaging.prepare import PixelCache, prepare
 from polyhead.imaging.recipe import Recipe, make_recipe
-from polyhead.manifest import Manifest, label_counts, narrow, read_manifest, select_findings
+from polyhead.manifest import Manifest, label_counts, narrow, read_manifest, select_findings, shuffle_training_labels
 from polyhead.training.dataset import load_split
 
 __all__ = ["SiteSource", "count_labels", "open_site", "read_site", "recipe_of", "site_for", "warn_about_labels"]
@@ -42,7 +42,10 @@ def read_site(site: StudySite) -> Manifest:
     except ManifestError as problem:
         raise ManifestError(f"site {site.name}: {problem}") from problem
     _refuse_empty(site, manifest)
-    return manifest
+    if not site.shuffle_labels:
+        return manifest
+    _log.warning("site %s: the labels of its training images are shuffled; this is a control.", site.name)
+    return shuffle_training_labels(manifest, site.name)
 
 
 def _refuse_empty(site: StudySite, manifest: Manifest) -> None:

@@ -6,7 +6,7 @@ So a round that was left out, or that the server never saw, leaves no trace: its
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from polyhead.atomic import write_atomically
@@ -22,11 +22,21 @@ _MOST_BYTES = 2**20
 
 @dataclass(frozen=True)
 class OwnStates:
-    """Where a site's states lie; `key` is of what they are: a study's hash, a method and a seed."""
+    """Where a site's states lie.
+
+    Attributes
+    ----------
+    key
+        Of what they are: a study's hash, a method and a seed.
+    held
+        The state written last, until it is used up, by what its file is known by: reading it back and hashing it takes
+        as long as the server's whole part of a round.
+    """
 
     folder: Path
     site: str
     key: str
+    held: dict[Stored, PrivateState] = field(default_factory=dict, repr=False)
 
 
 def load_own(states: OwnStates, rounds_done: int, first: PrivateState) -> PrivateState:
@@ -46,11 +56,14 @@ def load_own(states: OwnStates, rounds_done: int, first: PrivateState) -> Privat
             f"{states.folder}: no state after {rounds_done} rounds, for which the server asks; there are: {has}. "
             "Restore the folder."
         )
-    return load_private(states.folder, states.site, PrivateFile(rounds_done, account[rounds_done]))
+    # Training writes over it, so it serves once; only the account says which state is the one after these rounds.
+    own = states.held.get(account[rounds_done])
+    states.held.clear()
+    return own or load_private(states.folder, states.site, PrivateFile(rounds_done, account[rounds_done]))
 
 
 def save_own(states: OwnStates, rounds_done: int, private: PrivateState) -> None:
-    """Write the state after so many rounds.
+    """Write the state after so many rounds, and hold it: the caller must not change it any more.
 
     Raises
     ------
@@ -60,6 +73,8 @@ def save_own(states: OwnStates, rounds_done: int, private: PrivateState) -> None
     file = save_private(states.folder, states.site, rounds_done, private)
     if file.stored:
         _write(states, {**_read(states), rounds_done: file.stored})
+        states.held.clear()
+        states.held[file.stored] = private
 
 
 def keep_own(states: OwnStates, wanted: Collection[int]) -> None:

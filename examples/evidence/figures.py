@@ -1,0 +1,128 @@
+"""The figures and tables of docs/evidence.md, from the table that `results.py` made.
+
+    python examples/evidence/figures.py [--results docs/evidence.csv] [--page docs/evidence.md]
+
+Figures go to the page's folder images/; each table takes the place of what stands between its two marks in the page.
+"""
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# A question: its mark in the page, the site it is asked for ("" is all), and the studies and methods that answer it.
+QUESTIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "size": ("small", [(f"{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)]),
+    "conventional": ("small", [(f"overlap-{n}", method) for n in (75, 150, 600) for method in ("conventional", "ffl")]),
+    "phantoms": (
+        "small",
+        [(f"phantom-{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)],
+    ),
+    "sites": ("", [("five", "ffl"), ("matching", "conventional"), ("matching", "ffl"), ("phantom-five", "ffl")]),
+    "methods": (
+        "small",
+        [
+            *[("size-150", "ffl"), *(("methods-150", one) for one in ("fedbn", "fedprox", "fedavgm", "fedadam"))],
+            *(("methods-150", one) for one in ("surgical", "masked", "central")),
+            *[("head-150", "ffl"), ("head-150", "fedbabu"), ("full-150", "ffl")],
+        ],
+    ),
+    "averaging": (
+        "small",
+        [("every-1", "ffl"), ("every-2", "ffl"), ("size-150", "ffl")]
+        + [(f"every-{n}", "ffl") for n in (10, 20, 50)]
+        + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("methods-150", "fedbn")],
+    ),
+    "controls": ("small", [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl")]),
+}
+HEADER = (
+    "| study | method | site | alone | gain [95 %] | p | over seeds | on validation | MB sent |\n" + "|---" * 9 + "|\n"
+)
+INK, SOFT = "#1c2733", "#8793a1"
+
+
+def answer(results: pl.DataFrame, question: str) -> pl.DataFrame:
+    """Return the rows of a question, in its order."""
+    site, wanted = QUESTIONS[question]
+    parts = [results.filter(study=study, method=method) for study, method in wanted]
+    found = pl.concat(parts) if parts else results.clear()
+    return found.filter(site=site) if site else found
+
+
+def table(rows: pl.DataFrame) -> str:
+    """Return rows as a table of the page."""
+    return HEADER + "".join(
+        f"| {r['study']} | {r['method']} | {r['site']} | {r['alone']:.3f} | {r['difference']:+.3f} "
+        f"[{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} | {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} | "
+        f"{r['validation']:+.3f} | {r['sent_mb']:.0f} |\n"
+        for r in rows.iter_rows(named=True)
+    )
+
+
+def forest(rows: pl.DataFrame, title: str) -> Figure:
+    """Draw the gain of each row with its interval, and the span of the single seeds."""
+    figure = Figure(figsize=(8, 1 + 0.32 * len(rows)), layout="constrained")
+    axes: Axes = figure.subplots()
+    labels = []
+    for place, r in enumerate(rows.iter_rows(named=True)):
+        sure = r["low"] > 0 or r["high"] < 0
+        axes.plot([r["low"], r["high"]], [place, place], color=INK if sure else SOFT, linewidth=2)
+        axes.plot([r["lowest_seed"], r["highest_seed"]], [place + 0.22] * 2, ":", color=SOFT, linewidth=1.5)
+        axes.plot(r["difference"], place, "o", color=INK if sure else "white", markeredgecolor=INK)
+        labels.append(f"{r['study']}  {r['method']}  {r['site']}")
+    axes.axvline(0, color=SOFT, linewidth=0.8)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.set_xlabel("mean AUROC minus that of training alone (line: 95 % over patients; dotted: single seeds)")
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def averaging(rows: pl.DataFrame) -> Figure:
+    """Draw gain and bytes against how often the sites average."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes: Axes = figure.subplots()
+    steps = {"size-150": 5, **{f"every-{n}": n for n in (1, 2, 10, 20, 50)}}
+    points = sorted(
+        (r["sent_mb"], r["difference"], r["low"], r["high"], steps[r["study"]])
+        for r in rows.filter(pl.col("study").is_in(list(steps))).iter_rows(named=True)
+    )
+    for megabytes, difference, low, high, every in points:
+        axes.plot([megabytes, megabytes], [low, high], color=SOFT)
+        axes.annotate(f" {every}", (megabytes, difference), color=INK)
+    axes.plot([p[0] for p in points], [p[1] for p in points], "o-", color=INK)
+    axes.axhline(0, color=SOFT, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("MB that the small hospital sends in all (beside each point: optimizer steps between averages)")
+    axes.set_ylabel("gain in mean AUROC")
+    return figure
+
+
+def between(page: str, begin: str, end: str, text: str) -> str:
+    """Put a text between two marks of a page."""
+    before, _, rest = page.partition(begin)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise SystemExit(f"the page lacks the marks {begin.strip()} and {end}.")
+    return f"{before}{begin}{text}{end}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("docs/evidence.csv"))
+    parser.add_argument("--page", type=Path, default=Path("docs/evidence.md"))
+    options = parser.parse_args()
+    results = pl.read_csv(options.results)
+    page, images = options.page.read_text(), options.page.parent / "images"
+    for question in QUESTIONS:
+        rows = answer(results, question)
+        page = between(page, f"<!-- {question} -->\n", f"<!-- end of {question} -->", table(rows))
+        figure = averaging(rows) if question == "averaging" else forest(rows, question)
+        figure.savefig(images / f"evidence-{question}.png", dpi=110, metadata={"Software": None})
+    options.page.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

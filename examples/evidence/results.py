@@ -1,0 +1,106 @@
+"""From the finished runs of `studies.py` to the one table that docs/evidence.md and its figures are made of.
+
+    python examples/evidence/results.py [--runs runs/evidence] [--out docs/evidence.csv]
+
+A row is a method of a study at a site, against training alone at the same site with the same seeds and steps: the mean
+AUROC over findings and seeds on the site's test images minus that of `local`, with its 95 % interval over patients and
+p; the same on its validation images, by which defaults are chosen; and the smallest and largest difference of a seed.
+What is not finished is left out.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import polars as pl
+from studies import STUDIES
+
+from polyhead.evaluation import MEAN
+from polyhead.evaluation.collect import Model, read_run
+from polyhead.evaluation.evaluate import evaluate_models
+
+REPLICATES = 2000
+# A study without `local` of its own differs from this one in what is averaged only, or in the helper.
+BASE = "size-150"
+
+
+def rows(runs: Path) -> Iterator[dict[str, object]]:
+    """Yield a row for each study, site and method that shares, of what is finished."""
+    for study, about in STUDIES.items():
+        alone = study if "local" in about["methods"] else BASE
+        for method in about["methods"]:
+            if method != "local" and finished(runs / study) and finished(runs / alone):
+                for site in sorted(models(runs / study, method)):
+                    if site in models(runs / alone, "local"):
+                        yield row(runs, study, method, alone, site)
+
+
+def finished(run: Path) -> bool:
+    """Tell whether a study ran to its end."""
+    return (run / "report.html").exists()
+
+
+def row(runs: Path, study: str, method: str, alone: str, site: str) -> dict[str, object]:
+    """Compare a method with training alone at a site."""
+    ours, reference = models(runs / study, method)[site], models(runs / alone, "local")[site]
+    test = compared(ours, reference, "test")
+    rounds = pl.read_csv(runs / study / "rounds.csv").filter(method=method)
+    here = rounds.filter(site=site)
+    return {
+        **{"study": study, "method": method, "site": site, "seeds": len(ours)},
+        **test,
+        "validation": compared(ours, reference, "val")["difference"],
+        "sent_mb": float(here["bytes_up"].sum()) / len(ours) / 1e6,
+        "seconds": float(rounds["seconds"].sum()) / len(ours),
+    }
+
+
+@cache
+def models(run: Path, method: str) -> dict[str, list[Model]]:
+    """Return what a method predicted, by site."""
+    return {found[0].site: found for found in read_run(run, [method])}
+
+
+def compared(ours: list[Model], reference: list[Model], split: str) -> dict[str, float | None]:
+    """Compare the means over findings, on the images of a split."""
+    both = [of_split(model, "reference", split) for model in reference] + [of_split(m, "ours", split) for m in ours]
+    found = evaluate_models([both], REPLICATES)
+    mean = found.comparisons.filter(finding=MEAN).row(0, named=True)
+    # Of the findings that both predict, as the comparison is.
+    common = set(reference[0].test["finding"]) & set(ours[0].test["finding"])
+    seeds = (
+        found.metrics.filter(pl.col("finding").is_in(common), pl.col("seed") != "all", metric="auroc")
+        .group_by("method", "seed")
+        .agg(pl.col("value").mean())
+        .pivot("method", index="seed", values="value")
+        .select(pl.col("ours") - pl.col("reference"))
+        .to_series()
+    )
+    alone = found.metrics.filter(pl.col("finding").is_in(common), method="reference", seed="all", metric="auroc")
+    return {
+        **{"alone": alone["value"].mean(), "difference": mean["difference"]},
+        **{key: mean[key] for key in ("low", "high", "p")},
+        **{"lowest_seed": seeds.min(), "highest_seed": seeds.max()},
+    }
+
+
+def of_split(model: Model, method: str, split: str) -> Model:
+    """Return a model under another name, with one split's predictions in the place of its test images'."""
+    table = model.val if split == "val" and model.val is not None else model.test
+    return replace(model, method=method, test=table, val=None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--out", type=Path, default=Path("docs/evidence.csv"))
+    options = parser.parse_args()
+    table = pl.DataFrame(list(rows(options.runs)))
+    table.with_columns(pl.selectors.float().round_sig_figs(6)).write_csv(options.out)
+    print(f"{len(table)} rows: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -69,9 +69,9 @@ def why_no_union(method: Method, federation: Federation) -> str | None:
     """Return why a method leaves no backbone that all released heads fit, or None if it does."""
     sharing = method.sharing(federation)
     if sharing.head:
-        return "its sites have one head in common, and no other"
+        return "its sites have one head in common already"
     if not sharing.backbone:
-        return "every site has a backbone of its own"
+        return "its sites share no backbone"
     if not sharing.batch_norm:
         return "BatchNorm stays at each site, so no two have the same backbone"
     if federation.finetune == "full":

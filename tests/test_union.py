@@ -1,6 +1,7 @@
-"""One model of released heads: what is in it, what it predicts, how it does on other sites' patients, and what is not."""
+"""One model of released heads: what is in it, what it predicts, how it does on other sites' patients."""
 
 import csv
+import io
 import json
 import logging
 import shutil
@@ -26,6 +27,7 @@ from polyhead.phantom import Acquisition, write_site
 from polyhead.sites import open_site, read_site
 from polyhead.study import run_study
 from polyhead.study_file import load_study
+from polyhead.summary import print_summary
 from polyhead.training.dataset import load_split
 from polyhead.training.model_file import load_model
 from polyhead.training.predict import predict_split
@@ -112,9 +114,8 @@ def test_its_rows_are_those_of_the_sites_heads_bit_for_bit(run: Path, seed: int)
         assert torch.equal(head["weight"][place], theirs["weight"][row])
         assert torch.equal(head["bias"][place], theirs["bias"][row])
         assert said["thresholds"][COLUMNS[place]] == own["thresholds"][column["finding"]]
-        assert (site / "backbone.safetensors").read_bytes() == (
-            union_of(run, seed) / "backbone.safetensors"
-        ).read_bytes()
+        backbones = [(folder / "backbone.safetensors").read_bytes() for folder in (site, union_of(run, seed))]
+        assert backbones[0] == backbones[1]
     assert (said["method"], said["seed"], said["rounds"], said["sites"]) == ("ffl", seed, 2, ["a", "b"])
 
 
@@ -128,7 +129,7 @@ def test_its_columns_are_what_the_sites_own_heads_say_of_the_same_images(run: Pa
             theirs = own.filter(pl.col("finding") == finding)
             assert ours.select("image", "patient_id", "label").equals(theirs.select("image", "patient_id", "label"))
             assert np.allclose(ours["score"], theirs["score"], rtol=0, atol=1e-6)
-            assert np.ptp(theirs["score"]) > 1e-3
+            assert theirs["score"].n_unique() > 10
 
 
 def test_it_is_a_model_as_any_other(run: Path) -> None:
@@ -144,9 +145,7 @@ def test_it_is_a_model_as_any_other(run: Path) -> None:
 def test_of_a_site_that_did_not_agree_nothing_is_in_it(run: Path) -> None:
     for seed in (0, 1):
         theirs = load_file(run / f"models/ffl/seed-{seed}/c/head.safetensors")
-        secrets = [row.numpy().tobytes() for row in theirs["weight"]] + [
-            one.numpy().tobytes() for one in theirs["bias"]
-        ]
+        secrets = [row.numpy().tobytes() for row in (*theirs["weight"], *theirs["bias"])]
         own = (run / f"models/ffl/seed-{seed}/a/head.safetensors").read_bytes()
         assert not any(secret in own for secret in secrets)
         files = [path for path in union_of(run, seed).iterdir() if path.is_file()]
@@ -222,6 +221,19 @@ def own_auroc(run: Path, seed: str, site: str, finding: str) -> float:
     return float(row["value"].item())
 
 
+def test_the_terminal_tells_first_of_what_nobody_trained_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Console(file=io.StringIO(), width=200)
+    print_summary(run, said)
+    lines = said.file.getvalue().split("Released heads on other sites' test images")[1].splitlines()  # type: ignore[attr-defined]
+    cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert {(cell[2], cell[3], cell[1]): cell[5] != "-" for cell in cells} == MATRIX
+    assert [cell[5] == "-" for cell in cells] == [True] * 3 + [False] * 3
+    monkeypatch.setattr("polyhead.summary._MOST_CROSS_SITE", 4)
+    said = Console(file=io.StringIO(), width=200)
+    print_summary(run, said)
+    assert "2 more are in cross_site.csv." in said.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_evaluating_again_gives_the_same_table(run: Path) -> None:
     before = (run / "cross_site.csv").read_bytes()
     (run / "cross_site.csv").unlink()
@@ -275,17 +287,10 @@ def test_there_is_none_where_the_sites_backbones_differ(
 
 
 def test_a_best_state_is_of_a_round_of_its_own(tables: Path) -> None:
-    federation = load_study_of(
-        tables, TINY_SETTINGS.replace("rounds = 2", 'rounds = 2\nvalidate_every = 1\nselect = "best"')
-    )
-    reason = why_no_union(METHODS["ffl"], federation.federation)
-    assert reason
-    assert "select = 'best'" in reason
-
-
-def load_study_of(folder: Path, settings: str, methods: str = '"local", "ffl"') -> Any:
-    (folder / "asked.toml").write_text(study_text("ab", methods, settings))
-    return load_study(folder / "asked.toml")
+    settings = TINY_SETTINGS.replace("rounds = 2", 'rounds = 2\nvalidate_every = 1\nselect = "best"')
+    (tables / "best.toml").write_text(study_text(settings=settings))
+    reason = why_no_union(METHODS["ffl"], load_study(tables / "best.toml").federation)
+    assert reason == "select = 'best' gives each site the backbone of another round"
 
 
 def test_backbones_that_differ_after_all_are_never_put_under_one_head(

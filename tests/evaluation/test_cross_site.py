@@ -1,5 +1,6 @@
 """Heads on other sites' test images: what is counted, what is NA, and what is not believed."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,16 @@ def test_auroc_and_own_are_scikit_learns_and_the_difference_is_theirs(run: Path)
     assert rows[2]["own"] == pytest.approx(np.mean(values, axis=0)[1], abs=1e-12)
 
 
+def test_against_itself_a_head_gains_and_loses_nothing(run: Path) -> None:
+    """In every replicate: both are measured on the same patients."""
+    for seed in (0, 1):
+        own = table({"oedema": EDEMA, "Nodule": MASS}, seed)
+        write_predictions(own, run / f"predictions/ffl/seed-{seed}/south/test.parquet")
+    for row in evaluate(run).filter(pl.col("data_site") == "south").to_dicts():
+        assert row["auroc"] == row["own"]
+        assert (row["difference"], row["difference_low"], row["difference_high"]) == (0, 0, 0)
+
+
 def test_of_one_class_there_is_no_number_but_counts(run: Path) -> None:
     rows = evaluate(run).filter(pl.col("data_site") == "east", pl.col("finding") == "Edema").to_dicts()
     assert len(rows) == 6
@@ -126,11 +137,10 @@ def test_where_nothing_was_released_there_is_no_table(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_seed_that_is_not_there_yet_is_asked_for(run: Path) -> None:
-    for file in run.glob("union/ffl/seed-1/predictions/*/test.parquet"):
-        file.unlink()
-        file.parent.rmdir()
-    with pytest.raises(RunError, match=r"seed-1.*Finish the run"):
+@pytest.mark.parametrize("missing", ["seed-1", "seed-1/predictions/east"])
+def test_what_is_not_there_yet_is_asked_for(missing: str, run: Path) -> None:
+    shutil.rmtree(run / "union/ffl" / missing)
+    with pytest.raises(RunError, match=rf"union/ffl/{missing}.*Finish the run"):
         evaluate(run)
 
 

@@ -108,8 +108,12 @@ def _seed_folders(run: Path, method: str) -> dict[int, Path]:
     }
     wanted = {path.name for path in (run / "predictions" / method).glob("seed-*")}
     if found and (missing := sorted(wanted - {path.name for path in found.values()})):
-        raise RunError(f"{root}: no {missing[0]}. Finish the run: the same `polyhead run` goes on with it.")
+        raise _unfinished(root / missing[0])
     return dict(sorted(found.items()))
+
+
+def _unfinished(place: Path) -> RunError:
+    return RunError(f"{place}: is not there. Finish the run: the same `polyhead run` goes on with it.")
 
 
 def _sites(folder: Path) -> list[str]:
@@ -120,6 +124,8 @@ def _read_model(run: Path, method: str, seed: int, folder: Path, site: str, alia
     """Read what other sites' heads predict of a site's annotated test images, and what its own does of the same."""
     file = folder / "predictions" / site / "test.parquet"
     own_file = run / "predictions" / method / f"seed-{seed}" / site / "test.parquet"
+    if not file.exists():
+        raise _unfinished(file)
     table = read_predictions(file).filter(pl.col("label").is_not_null())
     canonical = {
         name: canonical_name(finding, aliases)

@@ -57,6 +57,7 @@ ALLOWED = {
             "printable",
             "manifest",
             "sites",
+            "union",
             "imaging",
             "training",
             "federation",
@@ -76,7 +77,7 @@ ALLOWED = {
     "federation": {
         *("training", "config", "study_file", "findings", "printable", "seeds", "limited_file", "atomic", "errors"),
     },
-    "evaluation": {"predictions", "seeds", "atomic", "errors"},
+    "evaluation": {"predictions", "findings", "seeds", "atomic", "errors"},
     "report": {
         "evaluation",
         "predictions",
@@ -94,14 +95,28 @@ ALLOWED = {
     "finished": {"json_file", "limited_file", "atomic", "errors"},
     "outputs": {"evaluation", "predictions", "federation", "training", "sites", "config"},
     "validation": {"evaluation", "federation", "training"},
+    "union": {
+        *("sites", "federation", "training", "predictions", "manifest", "findings", "json_file", "config", "errors"),
+    },
     "job": {
-        *("validation", "outputs", "federation", "training", "sites", "finished", "stopping"),
+        *("validation", "outputs", "union", "federation", "training", "sites", "finished", "stopping"),
         *("config", "errors"),
     },
     "worker": {"job", "federation", "training", "sites", "environment", "config", "errors", "__init__"},
     "workers": {"worker", "job", "federation", "stopping", "errors"},
     "study": {
-        *("report", "evaluation", "summary", "job", "workers", "federation", "training", "sites", "environment"),
+        *(
+            "report",
+            "evaluation",
+            "summary",
+            "job",
+            "union",
+            "workers",
+            "federation",
+            "training",
+            "sites",
+            "environment",
+        ),
         "progress",
         *("run_log", "findings", "manifest", "config", "study_file", "privacy_cost", "atomic", "errors"),
     },

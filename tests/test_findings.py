@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from polyhead.errors import StudyError
-from polyhead.findings import canonical_name, check_aliases, closest, match_findings, shared_findings
+from polyhead.findings import (
+    canonical_name,
+    check_aliases,
+    closest,
+    finding_and_site,
+    match_findings,
+    name_at_site,
+    shared_findings,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +84,14 @@ def test_closest_names_near_ones_or_all() -> None:
     assert closest("Efusion", ["Effusion", "Mass"]) == "closest: Effusion"
     assert closest("xyz", ["Mass", "Edema"]) == "known: Edema, Mass"
     assert closest("xyz", []) == "known: none"
+
+
+@given(st.text(min_size=1), st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._ -]*", fullmatch=True))
+def test_of_a_name_with_its_site_both_are_known(finding: str, site: str) -> None:
+    """Whatever the finding is called: sites have no brackets in their names."""
+    assert finding_and_site(name_at_site(finding, site)) == (finding, site)
+
+
+@pytest.mark.parametrize("name", ["Edema", "", "Edema (", "Edema ()", "(harbour)", "Edema (a) left", "Edema(harbour)"])
+def test_other_names_have_no_site(name: str) -> None:
+    assert finding_and_site(name) is None

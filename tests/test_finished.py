@@ -34,6 +34,17 @@ def test_what_was_written_is_whole(run: Path) -> None:
     assert list(json.loads(done(run).read_text())) == [file.relative_to(run).as_posix() for file in files(run)]
 
 
+def test_predictions_of_released_heads_are_held_against_their_hashes_too(run: Path) -> None:
+    file = run / "union/ffl/seed-0/predictions/a/test.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_text("a score")
+    write_finished(done(run), run, [*files(run), file])
+    check_predictions_of(run)
+    file.write_text("a sc0re")
+    with pytest.raises(RunError, match=f"{file}: is not what the run wrote"):
+        check_predictions_of(run)
+
+
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(
     ("fault", "message"),

@@ -76,6 +76,7 @@ OTHER_OF_SITE: dict[str, Any] = {
     "train_images": 3,
     "shard": "1/2",
     "shuffle_labels": True,
+    "release_head": True,
 }
 
 

@@ -45,6 +45,9 @@ class StudySite(Section):
     shuffle_labels
         A control: deal the labels of its training images out among them at random, so that nothing can be learned from
         them. What another site gains beside it all the same is not the labels' doing.
+    release_head
+        Whether its trained head may become part of one model for all findings; see `polyhead.union`. Only in `polyhead
+        run`: hospitals in houses of their own keep their heads.
     """
 
     name: Name
@@ -53,6 +56,7 @@ class StudySite(Section):
     train_images: Annotated[int, Field(ge=1)] | None = None
     shard: Annotated[str, Field(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")] | None = None
     shuffle_labels: bool = False
+    release_head: bool = False
 
     @field_validator("findings")
     @classmethod

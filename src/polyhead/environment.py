@@ -15,7 +15,7 @@ from polyhead.config import StudyConfig
 from polyhead.errors import RunError
 from polyhead.imaging.cache_files import fingerprint
 from polyhead.json_file import read_object
-from polyhead.manifest import Manifest
+from polyhead.manifest import Manifest, read_manifest
 from polyhead.site_file import read_site_file
 from polyhead.training.device import Device, describe_device
 
@@ -73,6 +73,9 @@ def keep_inputs(path: Path, study: StudyConfig, manifests: Mapping[str, Manifest
         inputs[f"site {name}"] = _hash(manifest.frame.write_csv().encode())
         inputs[f"images of site {name}"] = _hash(json.dumps(_image_sizes(manifest)).encode())
         choices = dict(read_site_file(manifest.path.parent).source)
+        if any(site.release_head for site in study.site):
+            # Heads of other sites are tested on whatever it annotates, also on what it does not train.
+            inputs[f"whole table of site {name}"] = _hash(read_manifest(manifest.path).frame.write_csv().encode())
         inputs[f"choices behind the labels of site {name}"] = _hash(json.dumps(choices).encode())
     if study.model.weights:
         inputs["model.weights"] = _hash(study.model.weights.read_bytes())

@@ -19,7 +19,9 @@ __all__ = [
     "check_aliases",
     "closest",
     "explain_name",
+    "finding_and_site",
     "match_findings",
+    "name_at_site",
     "shared_findings",
 ]
 
@@ -139,6 +141,17 @@ def shared_findings(findings: Mapping[str, Iterable[str]], aliases: Mapping[str,
     """Return the canonical names that every site annotates, in alphabetical order; empty if there are none."""
     matched = match_findings(findings, aliases)
     return tuple(name for name, spellings in matched.items() if len(spellings) == len(findings))
+
+
+def name_at_site(finding: str, site: str) -> str:
+    """Return what a finding is called where those of several sites stand side by side: ``Edema (harbour)``."""
+    return f"{finding} ({site})"
+
+
+def finding_and_site(name: str) -> tuple[str, str] | None:
+    """Undo `name_at_site`; None for any other name. It is never in doubt: names of sites have no brackets."""
+    found = re.fullmatch(r"(.+) \(([^()]+)\)", name, re.DOTALL)
+    return (found[1], found[2]) if found else None
 
 
 def closest(name: str, known: Iterable[str]) -> str:

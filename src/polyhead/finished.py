@@ -70,7 +70,7 @@ def check_predictions_of(run: Path) -> None:
     """
     for done in sorted(run.glob("state/*/*/done.json")):
         for name, wanted in _read(done).items():
-            if name.startswith("predictions/"):
+            if name.endswith(".parquet"):
                 _check(run / name, wanted)
 
 

@@ -37,6 +37,7 @@ from polyhead.sites import SiteSource, site_for
 from polyhead.stopping import gently
 from polyhead.training.device import Device
 from polyhead.training.model import SiteModel, load_state
+from polyhead.union import union_files, write_union
 from polyhead.validation import validation_auroc
 
 __all__ = ["Job", "RoundTable", "run_job"]
@@ -95,6 +96,7 @@ def run_job(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None
     """
     done = job.store.folder / "done.json"
     outputs = [file for source in sources for file in _outputs(job, source.name)]
+    outputs += union_files(job.run, job.study, job.method, job.seed, sources)
     refuse_folders((done, *outputs, *snapshot_files(job.store)))
     if _is_whole(job, done, outputs):
         job.table.mend(job.run, job.method.name, job.seed, job.study.federation.rounds)
@@ -152,6 +154,7 @@ def _train(job: Job, sources: Sequence[SiteSource], progress: Progress) -> None:
             close()
     trained = {site.name: pool.name if pool else site.name for site in sites}
     _finish(job, sites, trained, models, plan, end)
+    write_union(job.run, study, method, job.seed, sources, models)
 
 
 def _say_where(job: Job, rounds_done: int, progress: Progress) -> None:

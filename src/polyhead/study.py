@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from polyhead.atomic import remove_leftovers, write_atomically
-from polyhead.config import Federation, StudyConfig
+from polyhead.config import StudyConfig
 from polyhead.environment import keep_environment, keep_inputs, keep_sources
 from polyhead.errors import StudyError
-from polyhead.evaluation import evaluate_run
+from polyhead.evaluation import evaluate_cross_site, evaluate_run
 from polyhead.federation.methods import Method, choose_methods, refuse_settings
 from polyhead.federation.rounds import sort_rounds
 from polyhead.federation.run_dir import Opened, open_run
@@ -35,6 +35,7 @@ from polyhead.sites import SiteSource, count_labels, open_site, read_site, warn_
 from polyhead.study_file import load_study
 from polyhead.summary import print_gains, print_summary
 from polyhead.training.device import Device, describe_device, resolve_device, threads_in_use, use_threads
+from polyhead.union import check_release, warn_about_release
 from polyhead.workers import run_jobs, wait_for_orphans
 
 __all__ = ["run_study"]
@@ -81,7 +82,7 @@ def run_study(
     findings = {name: manifest.findings for name, manifest in manifests.items()}
     check_aliases(findings, study.findings.aliases)
     methods = choose_methods(study.methods, findings, study.findings)
-    _check_training_sites(manifests, study.federation)
+    _refuse_impossible(study, manifests)
     check_model(study.model)
     refuse_settings(study)
     privacy = _privacy(study, manifests)
@@ -105,7 +106,7 @@ def run_study(
             write_atomically(out / "sites.csv", counts.write_csv())
             _train(_jobs(study, out, device, methods), sources, jobs, progress)
         with console.status("Resampling patients for intervals and p-values"):
-            evaluate_run(out, study.evaluation.replicates, [method.name for method in methods])
+            _evaluate(out, study)
         with console.status("Drawing the report"):
             report = write_report(out)
         _log.info("finished.")
@@ -115,7 +116,9 @@ def run_study(
     return report
 
 
-def _check_training_sites(manifests: Mapping[str, Manifest], federation: Federation) -> None:
+def _refuse_impossible(study: StudyConfig, manifests: Mapping[str, Manifest]) -> None:
+    check_release(study)
+    federation = study.federation
     training = sum(manifest.split("train").height >= 2 for manifest in manifests.values())
     if not training:
         raise StudyError("no site has two training images: there is nothing to train on.")
@@ -170,6 +173,11 @@ def _warn_of_crowding(jobs: int, threads: int) -> None:
         )
 
 
+def _evaluate(run: Path, study: StudyConfig) -> None:
+    evaluate_run(run, study.evaluation.replicates, study.methods)
+    evaluate_cross_site(run, study.evaluation.replicates, study.methods, study.findings.aliases)
+
+
 def _jobs(study: StudyConfig, run: Path, device: Device, methods: Sequence[Method]) -> list[Job]:
     # Of the settings, not of the file's bytes: a comment may change.
     settings = tomllib.loads((run / "study.toml").read_text())
@@ -201,4 +209,5 @@ def _prepare_sites(study: StudyConfig, manifests: dict[str, Manifest], progress:
 
         sources.append(open_site(site, manifests[site.name], study, show))
         progress.remove_task(task)
+    warn_about_release(study, sources)
     return sources

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from polyhead.evaluation import ALL_SEEDS, COMPARISONS, MEAN, METRICS
+from polyhead.evaluation import ALL_SEEDS, COMPARISONS, CROSS_SITE, MEAN, METRICS
 
 if TYPE_CHECKING:
     from polyhead.report.gain import Gain
@@ -19,9 +19,14 @@ __all__ = ["print_gains", "print_summary"]
 
 Row = dict[str, Any]
 
+_MOST_CROSS_SITE = 12
+
 
 def print_summary(run: Path, console: Console) -> None:
-    """Print the macro means of ``metrics.csv`` and ``comparisons.csv``: a line a site and method, and a difference."""
+    """Print the macro means of ``metrics.csv`` and ``comparisons.csv``: a line a site and method, and a difference.
+
+    Where heads were released, a few lines of ``cross_site.csv``, too.
+    """
     about_mean = (pl.col("metric") == "auroc") & (pl.col("finding") == MEAN)
     metrics = pl.read_csv(run / "metrics.csv", schema=METRICS, glob=False)
     table = _table("Mean test AUROC over each method's own findings", "site", "method", "AUROC [95 %]", "patients")
@@ -41,6 +46,26 @@ def print_summary(run: Path, console: Console) -> None:
         _add(table, row["site"], f"{row['method']} - {row['reference']}", _interval(row, "difference", "{:+.3f}"), p)
     if table.row_count:
         console.print(table)
+    if (run / "cross_site.csv").exists():
+        _print_cross_site(pl.read_csv(run / "cross_site.csv", schema=CROSS_SITE, glob=False), console)
+
+
+def _print_cross_site(found: pl.DataFrame, console: Console) -> None:
+    """Print how released heads do where others annotate their finding; first where nobody trained it."""
+    found = found.filter(pl.col("seed") == ALL_SEEDS).sort(pl.col("own").is_not_null(), maintain_order=True)
+    title = "Released heads on other sites' test images: AUROC, and that of the site's own head"
+    table = _table(title, "method", "finding", "head of", "on", "AUROC [95 %]", "own")
+    for row in found.head(_MOST_CROSS_SITE).iter_rows(named=True):
+        own = "-" if row["own"] is None else f"{row['own']:.3f}"
+        _add(
+            table,
+            *(row["method"], row["finding"], row["head_site"], row["data_site"]),
+            *(_interval(row, "auroc", "{:.3f}"), own),
+        )
+    if table.row_count:
+        console.print(table)
+    if len(found) > _MOST_CROSS_SITE:
+        console.print(f"{len(found) - _MOST_CROSS_SITE} more are in cross_site.csv.")
 
 
 def print_gains(run: Path, console: Console) -> None:

@@ -13,6 +13,7 @@ from polyhead.errors import StudyError
 from polyhead.imaging import prepare
 from polyhead.imaging.recipe import RECIPES
 from polyhead.manifest import narrow, read_manifest
+from polyhead.study_file import load_study
 from polyhead.training.timing import model_bytes
 from tests.check.conftest import HEADER, TABLES_ONLY, by_kind, rows_of, write_site
 
@@ -210,6 +211,20 @@ def test_fine_tuning_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     # A step takes half a second; the images go through at a third of a step's time, 8 at a time.
     assert found.train_seconds == 16.0
     assert found.predict_seconds == pytest.approx(96 * 0.5 / 8 / 3)
+
+
+def test_released_heads_are_one_model_more(folder: Path) -> None:
+    before = check(folder).estimate
+    text = (folder / "study.toml").read_text()
+    (folder / "study.toml").write_text(text.replace('b/manifest.csv"', 'b/manifest.csv"\nrelease_head = true'))
+    after = check_study(folder / "study.toml", TABLES_ONLY).estimate
+    assert before is not None
+    assert after is not None
+    assert before.run is not None
+    assert after.run is not None
+    study_ = load_study(folder / "study.toml")
+    runs = len(study_.methods) * len(study_.seeds)
+    assert after.run.needed - before.run.needed == runs * sum(model_bytes(study_.model, 2))
 
 
 def test_run_and_caches_on_one_disk_are_added_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,8 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
     predictions = runs * sum(
         (_images(site, "val") + _images(site, "test")) * len(site.findings) * _BYTES_A_PREDICTION for site in sites
     )
-    models = runs * len(sites) * (backbone + head)
+    # Where heads are released, they are one model more.
+    models = runs * (len(sites) + any(site.release_head for site in study.site)) * (backbone + head)
     # A snapshot is written whole before an older one goes; the updates of a round lie beside it.
     kept = KEPT + 1 + (study.federation.validate_every > 0)
     rules = [METHODS[method].rule(study.federation) for method in study.methods if method in METHODS]

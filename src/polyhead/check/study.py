@@ -20,6 +20,7 @@ from polyhead.problems import Problem
 from polyhead.sites import recipe_of
 from polyhead.study_file import load_study
 from polyhead.training.device import resolve_device
+from polyhead.union import check_release
 
 __all__ = ["check_settings", "check_study"]
 
@@ -102,6 +103,7 @@ def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool, w
     yield from _refused("device", lambda: resolve_device(study.training.device))
     misfit = [*_refused("model", lambda: check_model(study.model))]
     yield from misfit or _refused("methods", lambda: refuse_settings(study))
+    yield from _refused("release", lambda: check_release(study))
     if len(sites) < len(study.site):
         yield Problem("note", "not-checked", "methods and aliases: not checked while a site is left out.")
         return

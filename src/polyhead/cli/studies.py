@@ -52,7 +52,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compute metrics, intervals and paired comparisons from predictions; PyTorch is not needed."""
-    from polyhead.evaluation import check_complete, evaluate_files, evaluate_run
+    from polyhead.evaluation import check_complete, evaluate_cross_site, evaluate_files, evaluate_run
     from polyhead.finished import check_predictions_of
     from polyhead.study_file import load_study
     from polyhead.summary import print_summary
@@ -63,7 +63,9 @@ def evaluate(
         study = load_study(source[0] / "study.toml")
         check_complete(source[0], study.methods, study.seeds, [site.name for site in study.site])
         check_predictions_of(source[0])
-        evaluate_run(source[0], replicates or study.evaluation.replicates, study.methods)
+        times = replicates or study.evaluation.replicates
+        evaluate_run(source[0], times, study.methods)
+        evaluate_cross_site(source[0], times, study.methods, study.findings.aliases)
         print_summary(source[0], console)
     elif any(path.is_dir() for path in source):
         raise UsageError("give one run directory, or files of predictions, not both.")

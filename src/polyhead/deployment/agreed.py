@@ -24,6 +24,7 @@ from polyhead.study_file import check_study
 __all__ = ["Agreed", "agreement_of", "head_findings", "model_of", "plan_of", "read_agreement", "study_at"]
 
 _MOST_BYTES = 2**20
+_HEADS_STAY = "between houses every head stays in its own; none is handed out. Take the key out."
 # Paths, and what is read from them, are each house's own; a recipe is agreed on as what it sets.
 _LEFT_OUT: dict[str, Any] = {"site": True, "cache": True, "model": {"weights"}, "recipe": True}
 
@@ -104,6 +105,8 @@ def _faults(study: StudyConfig) -> Iterator[str]:
                 "agree: none sees which the others annotate. Name there those that all of them have, or leave the "
                 "method out."
             )
+    if any(site.release_head for site in study.site):
+        yield f"key 'site.release_head': {_HEADS_STAY}"
     if study.federation.validate_every and study.federation.select == "last":
         yield (
             "key 'federation.validate_every': with select = 'last' nobody would read what hospitals measure between "
@@ -155,7 +158,7 @@ def study_at(agreed: Agreed, site: str, own: Mapping[str, Any], folder: Path, so
     Raises
     ------
     StudyError
-        If a setting is unknown or wrong, or the site is none of the agreement's.
+        If a setting is unknown or wrong, or asks for its head to leave; or the site is none of the agreement's.
     RunError
         As `model_of`.
     """
@@ -165,7 +168,10 @@ def study_at(agreed: Agreed, site: str, own: Mapping[str, Any], folder: Path, so
     paths = {"cache": own["cache"]} if "cache" in own else {}
     network = model_of(agreed).model_dump(mode="json")
     settings = {**agreed.settings, **paths, "model": network, "site": [{**about, "name": site}]}
-    return check_study(settings, folder, source)
+    study = check_study(settings, folder, source)
+    if study.site[0].release_head:
+        raise StudyError(f"{source}: key 'release_head': {_HEADS_STAY}")
+    return study
 
 
 def model_of(agreed: Agreed) -> Model:

@@ -43,7 +43,7 @@ from polyhead.evaluation.result_tables import (
 )
 from polyhead.seeds import derive_seed
 
-__all__ = ["ALL_SEEDS", "Evaluation", "evaluate_files", "evaluate_models", "evaluate_run"]
+__all__ = ["ALL_SEEDS", "Evaluation", "evaluate_files", "evaluate_models", "evaluate_run", "measure_site"]
 
 ALL_SEEDS = "all"
 
@@ -111,7 +111,7 @@ def evaluate_models(sites: Iterable[Sequence[Model]], replicates: int) -> Evalua
     comparisons: list[Row] = []
     for models in sites:
         check_models(models)
-        site, methods = models[0].site, _measure_site(models, replicates)
+        site, methods = models[0].site, measure_site(models, replicates)
         for method, seeds in methods.items():
             for seed, results in seeds.items():
                 metrics += metric_rows(method, seed, site, results)
@@ -119,8 +119,14 @@ def evaluate_models(sites: Iterable[Sequence[Model]], replicates: int) -> Evalua
     return Evaluation(make_table(metrics, METRICS), make_table(comparisons, COMPARISONS))
 
 
-def _measure_site(models: Sequence[Model], replicates: int) -> dict[str, dict[str, Results]]:
-    """Measure the models of a site, all on the same replicates; ``{method: {seed or ALL_SEEDS: results}}``."""
+def measure_site(models: Sequence[Model], replicates: int) -> dict[str, dict[str, Results]]:
+    """Measure models on a site, in order of method, all on the same replicates.
+
+    Returns
+    -------
+    dict
+        ``{method: {seed as text, or ALL_SEEDS: results}}``.
+    """
     patients = annotated_patients([model.test for model in models])
     weights = draw_weights(len(patients), replicates, derive_seed("bootstrap", models[0].site))
     measured: dict[str, dict[str, Results]] = {}

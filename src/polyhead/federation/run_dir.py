@@ -10,11 +10,14 @@
 ``run.log``                                         what was done and what went wrong, with times
 ``models/METHOD/seed-N/SITE/``                      ``backbone.safetensors head.safetensors model.json``
 ``predictions/METHOD/seed-N/SITE/{val,test}.parquet``
+``union/METHOD/seed-N/``                            the model of released heads, as above, and
+                                                    ``predictions/SITE/test.parquet``; see `polyhead.union`
 ``state/METHOD/seed-N/``                            the last snapshots of a federation (``round-R.json``,
                                                     ``shared-R.safetensors``, ``sites/SITE/private-R.safetensors``;
                                                     with a rule of the server ``server-R.safetensors``);
                                                     after its end ``done.json``, the hashes of what it left
-``metrics.csv comparisons.csv report.html``         written by evaluation and report
+``metrics.csv comparisons.csv report.html``         written by evaluation and report; with released heads
+                                                    ``cross_site.csv``, too
 ``.lock``                                           locked while a process runs here; names it
 ==================================================  ===============================================================
 
@@ -34,13 +37,13 @@ from polyhead.federation.run_lock import locked, signed
 from polyhead.limited_file import read_limited
 from polyhead.study_file import changed_settings, load_study, parse_study
 
-__all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "refuse_folders", "state_folder"]
+__all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "refuse_folders", "state_folder", "union_folder"]
 
 _MOST_NAMED = 5
 _MOST_STUDY_BYTES = 2**24
 _FILES = (
     *("environment.json", "inputs.json", "sources.json", "sites.csv", "rounds.csv"),
-    *("metrics.csv", "comparisons.csv", "report.html"),
+    *("metrics.csv", "comparisons.csv", "cross_site.csv", "report.html"),
 )
 _REMEDY = "Choose another --out, or begin anew with --restart, which keeps this run beside the new one."
 _PUT_BACK = f"Put a copy of the study file that the run began with in its place. {_REMEDY}"
@@ -73,6 +76,11 @@ def model_folder(run: Path, method: str, seed: int, site: str) -> Path:
 def predictions_folder(run: Path, method: str, seed: int, site: str) -> Path:
     """Return where a site's predictions lie."""
     return run / "predictions" / method / f"seed-{seed}" / site
+
+
+def union_folder(run: Path, method: str, seed: int) -> Path:
+    """Return where the model of released heads lies."""
+    return run / "union" / method / f"seed-{seed}"
 
 
 def state_folder(run: Path, method: str, seed: int) -> Path:
@@ -185,7 +193,7 @@ def _claim(run: Path, study_file: Path) -> bool:
 
 def _check_writable(run: Path) -> None:
     """Find out by writing: permissions, a read-only mount and a server's own rules all show in that alone."""
-    for folder in (run, *(run / name for name in ("state", "models", "predictions"))):
+    for folder in (run, *(run / name for name in ("state", "models", "predictions", "union"))):
         if folder == run or os.path.lexists(folder):
             try:
                 with tempfile.TemporaryFile(dir=folder):

@@ -6,6 +6,7 @@ import jinja2
 
 from polyhead.atomic import write_atomically
 from polyhead.errors import RunError
+from polyhead.report.cross_site import cross_site_tables
 from polyhead.report.figures import auroc_figures, forest_figures, roc_figures, training_figures
 from polyhead.report.gain import gained_over, gains
 from polyhead.report.load import RunTables, load_run
@@ -98,6 +99,7 @@ def _tables(run: RunTables) -> dict[str, object]:
         "sizes": split_sizes(run),
         "counts": count_table(run),
         "comparisons": comparison_table(run),
+        "cross_site": cross_site_tables(run),
         "auroc": auroc_table(run),
         "seed_values": seed_table(run),
         "operating": operating_table(run),

@@ -4,39 +4,29 @@ The order of rows in the files never matters: methods and sites follow the study
 the alphabet where the study names none.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from polyhead.config import StudyConfig
 from polyhead.errors import RunError
 from polyhead.evaluation import ALL_SEEDS as OVERALL
 from polyhead.evaluation import MEAN
+from polyhead.report.run_files import COLUMNS, command, read_object, read_table, read_text
 from polyhead.study_file import parse_study
 
 __all__ = ["MEAN", "OVERALL", "Comparison", "Estimate", "RunTables", "load_run"]
 
 
-_COLUMNS = {
-    "sites.csv": ("site finding canonical split", "positives negatives blank images patients"),
-    "rounds.csv": ("method seed site status", "round loss seconds bytes_up bytes_down"),
-    "privacy.csv": ("site method", "seeds patients rate steps epsilon delta"),
-    "metrics.csv": ("method seed site finding metric", "value low high positives negatives patients"),
-    "comparisons.csv": ("method reference site finding metric", "difference low high p p_holm"),
-}
 _AT_HOME = "at_home.json"
-_PRIVACY = "privacy.csv"
+_PRIVACY, _CROSS_SITE = "privacy.csv", "cross_site.csv"
 _COUNTS = {
-    **dict.fromkeys(_COLUMNS["sites.csv"][0].split(), pl.String),
-    **dict.fromkeys(_COLUMNS["sites.csv"][1].split(), pl.Float64),
+    **dict.fromkeys(COLUMNS["sites.csv"][0].split(), pl.String),
+    **dict.fromkeys(COLUMNS["sites.csv"][1].split(), pl.Float64),
 }
-_EVALUATED = ("metrics.csv", "comparisons.csv")
-_NOT_AVAILABLE = ("na", "nan", "null", "none")
 
 
 @dataclass(frozen=True)
@@ -78,8 +68,9 @@ class RunTables:
         For each site its findings, in its own spelling.
     counts, rounds
         ``sites.csv`` and ``rounds.csv``; of hospitals in houses of their own there are no counts.
-    privacy
+    privacy, cross_site
         ``privacy.csv``: what each method costs each site's patients; empty if the study has no noise.
+        ``cross_site.csv``: released heads on other sites' test images; empty if there are none.
     metrics
         By (method, seed, site, finding, metric).
     comparisons
@@ -104,6 +95,7 @@ class RunTables:
     counts: pl.DataFrame
     rounds: pl.DataFrame
     privacy: pl.DataFrame
+    cross_site: pl.DataFrame
     metrics: dict[tuple[str, str, str, str, str], Estimate]
     comparisons: dict[tuple[str, str, str, str], Comparison]
     replicates: int
@@ -134,12 +126,12 @@ def load_run(folder: Path) -> RunTables:
     RunError
         A file is missing or cannot be read: its name, what is wrong, and the command that makes it.
     """
-    toml = _read_text(folder, "study.toml")
+    toml = read_text(folder, "study.toml")
     study = parse_study(toml, folder, str(folder / "study.toml"))
     at_home, silent = _read_silent(folder)
-    counts = pl.DataFrame(schema=_COUNTS) if at_home else _read_table(folder, "sites.csv")
-    rounds = _read_table(folder, "rounds.csv")
-    metrics = _with_overall(folder, _read_table(folder, "metrics.csv"))
+    counts = pl.DataFrame(schema=_COUNTS) if at_home else read_table(folder, "sites.csv")
+    rounds = read_table(folder, "rounds.csv")
+    metrics = _with_overall(folder, read_table(folder, "metrics.csv"))
     # Where nothing is released, there is still the training to be told of.
     methods = _ordered(metrics["method"], study.methods) or tuple(study.methods)
     names = [site.name for site in study.site]
@@ -148,7 +140,7 @@ def load_run(folder: Path) -> RunTables:
         folder=folder,
         study=study,
         toml=toml,
-        environment=_read_object(folder, "environment.json"),
+        environment=read_object(folder, "environment.json"),
         sources=_read_sources(folder),
         methods=methods,
         seeds=_seeds(metrics, study),
@@ -156,7 +148,8 @@ def load_run(folder: Path) -> RunTables:
         findings={site: _findings(study, site, counts, metrics) for site in sites},
         counts=counts,
         rounds=rounds,
-        privacy=_read_table(folder, _PRIVACY) if (folder / _PRIVACY).exists() else pl.DataFrame(),
+        privacy=read_table(folder, _PRIVACY) if (folder / _PRIVACY).exists() else pl.DataFrame(),
+        cross_site=read_table(folder, _CROSS_SITE) if (folder / _CROSS_SITE).exists() else pl.DataFrame(),
         metrics=_estimates(metrics),
         comparisons=_comparisons(folder, several=len(methods) > 1),
         replicates=_replicates(metrics, study),
@@ -174,7 +167,7 @@ def _read_silent(folder: Path) -> tuple[bool, dict[str, str]]:
     """Read which hospitals of a deployed study sent no results; of a run in one place there is no such file."""
     if not (folder / _AT_HOME).exists():
         return False, {}
-    found = _read_object(folder, _AT_HOME).get("silent")
+    found = read_object(folder, _AT_HOME).get("silent")
     if not isinstance(found, dict):
         raise RunError(f"{folder / _AT_HOME}: no object 'silent'.")
     return True, {str(site): str(reason) for site, reason in found.items()}
@@ -197,7 +190,7 @@ def _comparisons(folder: Path, several: bool) -> dict[tuple[str, str, str, str],
     """Read the comparisons of AUROC; a study of one method need not have the file."""
     if not several and not (folder / "comparisons.csv").exists():
         return {}
-    table = _read_table(folder, "comparisons.csv").filter(pl.col("metric") == "auroc")
+    table = read_table(folder, "comparisons.csv").filter(pl.col("metric") == "auroc")
     keys = table.select("method", "reference", "site", "finding").rows()
     return {key: Comparison(*row) for key, row in zip(keys, _numbers(table, Comparison).rows(), strict=True)}
 
@@ -212,7 +205,7 @@ def _with_overall(folder: Path, metrics: pl.DataFrame) -> pl.DataFrame:
         return metrics
     if metrics["seed"].n_unique() != 1:
         raise RunError(
-            f"{folder / 'metrics.csv'}: no rows with seed 'all'. Make them: {_command('metrics.csv', folder)}"
+            f"{folder / 'metrics.csv'}: no rows with seed 'all'. Make them: {command('metrics.csv', folder)}"
         )
     return pl.concat([metrics, metrics.with_columns(pl.lit(OVERALL).alias("seed"))])
 
@@ -232,67 +225,8 @@ def _ordered(found: Iterable[str], first: Sequence[str]) -> tuple[str, ...]:
 def _read_sources(folder: Path) -> dict[str, dict[str, Any]]:
     if not (folder / "sources.json").exists():
         return {}
-    sources = _read_object(folder, "sources.json")
+    sources = read_object(folder, "sources.json")
     for site, choices in sources.items():
         if not isinstance(choices, dict):
             raise RunError(f"{folder / 'sources.json'}, key {site!r}: found {choices!r}; an object is needed.")
     return sources
-
-
-def _read_object(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(_read_text(folder, name))
-    except json.JSONDecodeError as problem:
-        raise RunError(f"{folder / name}: not valid JSON ({problem}).") from problem
-    if not isinstance(found, dict):
-        raise RunError(f"{folder / name}: found a {type(found).__name__}; an object is needed.")
-    return found
-
-
-def _read_text(folder: Path, name: str) -> str:
-    _require(folder, name)
-    try:
-        return (folder / name).read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise RunError(f"{folder / name}: cannot be read as UTF-8 text ({problem}).") from problem
-
-
-def _read_table(folder: Path, name: str) -> pl.DataFrame:
-    _require(folder, name)
-    try:
-        table = pl.read_csv(folder / name, infer_schema=False, glob=False)
-    except (OSError, PolarsError) as problem:
-        raise RunError(f"{folder / name}: cannot be read as CSV ({problem}).") from problem
-    text, numeric = (columns.split() for columns in _COLUMNS[name])
-    missing = [column for column in (*text, *numeric) if column not in table.columns]
-    if missing:
-        raise RunError(f"{folder / name}: no column {missing[0]!r}. Make the file again: {_command(name, folder)}")
-    for column in text:
-        _refuse(folder / name, table[column], table[column].is_null(), "Allowed: any text")
-    typed = table.select(*text, *(_as_number(folder / name, table[column]) for column in numeric))
-    if name != "rounds.csv":  # the one table whose rows may repeat: a round that was taken up again
-        key = [column for column in text if column != "canonical"]
-        _refuse(folder / name, table[key[0]], table.select(key).is_duplicated(), f"One row for each {', '.join(key)}")
-    return typed
-
-
-def _as_number(path: Path, column: pl.Series) -> pl.Series:
-    known = column.set(column.str.to_lowercase().is_in(_NOT_AVAILABLE), None)
-    number = known.cast(pl.Float64, strict=False)
-    _refuse(path, column, known.is_not_null() & ~number.is_finite().fill_null(False), "Allowed: finite numbers or NA")
-    return number
-
-
-def _refuse(path: Path, column: pl.Series, bad: pl.Series, allowed: str) -> None:
-    if bad.any():
-        row = bad.arg_true()[0]
-        raise RunError(f"{path}, row {row + 1}, column {column.name!r}: {column[row]!r}. {allowed}.")
-
-
-def _require(folder: Path, name: str) -> None:
-    if not (folder / name).is_file():
-        raise RunError(f"{folder / name}: missing. Make it: {_command(name, folder)}")
-
-
-def _command(name: str, folder: Path) -> str:
-    return f"polyhead evaluate {folder}" if name in _EVALUATED else f"polyhead run STUDY.toml --out {folder}"

@@ -83,7 +83,7 @@ def run_study(
     methods = choose_methods(study.methods, findings, study.findings)
     _check_training_sites(manifests, study.federation)
     check_model(study.model)
-    refuse_settings(study)
+    refuse_settings(study.methods, study)
     privacy = _privacy(study, manifests)
     console.print(f"Device: {describe_device(device)['device']}")
     _print_matches(findings, study, console)

@@ -140,8 +140,10 @@ def test_settings_under_which_a_method_is_another_are_refused(
     refused: StudyConfig, allowed: StudyConfig, told: str
 ) -> None:
     with pytest.raises(StudyError, match=told):
-        refuse_settings(refused)
-    refuse_settings(allowed)
+        refuse_settings(refused.methods, refused)
+    refuse_settings(allowed.methods, allowed)
+    # Nor is a method asked for that the study may not have.
+    refuse_settings(["ffl"], refused)
 
 
 def test_a_backbone_without_batch_norm_is_found_by_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,4 +151,4 @@ def test_a_backbone_without_batch_norm_is_found_by_its_modules(monkeypatch: pyte
         methods_module, "build_backbone", lambda model, seed: torch.nn.Sequential(torch.nn.LayerNorm(4))
     )
     with pytest.raises(StudyError, match=r"the backbone has none \(resnet10\)"):
-        refuse_settings(study(["fedbn"]))
+        refuse_settings(["fedbn"], study(["fedbn"]))

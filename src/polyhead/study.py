@@ -84,7 +84,7 @@ def run_study(
     methods = choose_methods(study.methods, findings, study.findings)
     _refuse_impossible(study, manifests)
     check_model(study.model)
-    refuse_settings(study)
+    refuse_settings(study.methods, study)
     privacy = _privacy(study, manifests)
     console.print(f"Device: {describe_device(device)['device']}")
     _print_matches(findings, study, console)

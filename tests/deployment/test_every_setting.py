@@ -56,11 +56,14 @@ def test_methods_that_do_more_than_share(tmp_path: Path) -> None:
 
 
 def test_hospitals_agree_on_no_method_that_would_be_another(tmp_path: Path) -> None:
-    study = study_in(tmp_path, '["local", "fedbabu"]')
+    study = study_in(tmp_path, '["local", "fedbabu", "fedbn"]')
+    study.write_text(study.read_text().replace("image_size = 32", 'image_size = 32\nnorm = "group"'))
     with pytest.raises(StudyError, match=r"method 'fedbabu': .*federation\.finetune"):
         agreed_in(study)
-    assert [problem.kind for problem in check_settings(load_study(study), study, Reading(images=False)).problems] == [
-        "methods"
+    found = check_settings(load_study(study), study, Reading(images=False)).problems
+    assert [(one.kind, one.text.split(":")[0]) for one in found if one.severity == "error"] == [
+        ("methods", "method 'fedbabu'"),
+        ("methods", "method 'fedbn'"),
     ]
 
 

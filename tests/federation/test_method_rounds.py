@@ -139,12 +139,6 @@ def test_neither_beginning_late_nor_noise_moves_that_head(round_: int, noise: fl
     assert part(plan_of("ffl"), 2)[2] == 4
 
 
-def test_noise_is_on_the_backbone_of_fedbabu_and_its_bound_is_the_backbones_own() -> None:
-    quiet, loud = (part(plan_of("fedbabu", Privacy(noise=noise, clip=1e-3)), 0)[1] for noise in (0.0, 1.0))
-    assert quiet.optimizer.keys() == loud.optimizer.keys()
-    assert any(not torch.equal(quiet.optimizer[name], loud.optimizer[name]) for name in quiet.optimizer)
-
-
 def test_a_pull_is_added_to_a_noisy_gradient_and_draws_nothing(tmp_path: Path) -> None:
     """With the same noise, a pull changes nothing in the first step, which begins where it pulls to."""
     first, second = [], []

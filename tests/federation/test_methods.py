@@ -76,7 +76,7 @@ def test_settings_that_do_not_go_with_a_method_are_refused(
 ) -> None:
     study = StudyConfig.model_validate({**STUDY, "methods": ["local", "ffl", method], **settings})
     with pytest.raises(StudyError, match=words) if words else nullcontext():
-        refuse_settings(study)
+        refuse_settings(study.methods, study)
 
 
 def test_the_others_train_every_finding_in_alphabetical_order_of_the_canonical_name() -> None:
@@ -201,8 +201,10 @@ def test_settings_under_which_a_method_is_another_are_refused(
     refused: StudyConfig, allowed: StudyConfig, told: str
 ) -> None:
     with pytest.raises(StudyError, match=told):
-        refuse_settings(refused)
-    refuse_settings(allowed)
+        refuse_settings(refused.methods, refused)
+    refuse_settings(allowed.methods, allowed)
+    # Nor is a method asked for that the study may not have.
+    refuse_settings(["ffl"], refused)
 
 
 def test_a_backbone_without_batch_norm_is_found_by_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,4 +212,4 @@ def test_a_backbone_without_batch_norm_is_found_by_its_modules(monkeypatch: pyte
         methods_module, "build_backbone", lambda model, seed: torch.nn.Sequential(torch.nn.LayerNorm(4))
     )
     with pytest.raises(StudyError, match=r"the backbone has none \(resnet10\)"):
-        refuse_settings(study(["fedbn"]))
+        refuse_settings(["fedbn"], study(["fedbn"]))

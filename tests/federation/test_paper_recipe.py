@@ -23,6 +23,8 @@ A, B = 0.75, -0.25
 HEAD = {"a": (1.5, 0.25), "b": (-0.5, 0.125)}
 GREYS = {"a": [0, 30, 60, 90, 120, 150, 180, 255], "b": [255, 200, 190, 180, 90, 60, 20, 10]}
 LABELS = {"a": [1, 0, 0, 0, 1, 0, 0, 0], "b": [0, 1, 1, 0, 1, 1, 0, 1]}
+# A round in which a schedule that falls would have fallen.
+LATE = 700
 STUDY = StudyConfig.model_validate(
     {"name": "x", "recipe": "paper", "site": [{"name": "a", "manifest": "a.csv"}], "federation": {"rounds": 1000}}
 )
@@ -75,10 +77,10 @@ def test_a_round_moves_each_parameter_by_adams_first_step_and_takes_the_mean() -
         model = model_of(name)
         shared, own = part_model(model, plan.sharing)
         # A later round, with an optimizer's state that must count for nothing.
-        used = PrivateState(own.model, {"backbone.slope.exp_avg": torch.ones(1)}, 7)
-        update, after = site_round(site_of(name), model, plan, 7, shared, used, lambda: steps.append(1))
+        used = PrivateState(own.model, {"backbone.slope.exp_avg": torch.ones(1)}, LATE)
+        update, after = site_round(site_of(name), model, plan, LATE, shared, used, lambda: steps.append(1))
         assert after.optimizer == {}
-        updates.append(SiteUpdate(name, 7, 8, update.loss, {n: t.clone() for n, t in update.state.items()}))
+        updates.append(SiteUpdate(name, LATE, 8, update.loss, {n: t.clone() for n, t in update.state.items()}))
     assert len(steps) == 2
     mean = weighted_mean(updates, shared, plan.federation.weighting)
     for place, (entry, start) in enumerate((("backbone.slope", A), ("backbone.shift", B))):

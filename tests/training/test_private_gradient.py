@@ -69,6 +69,23 @@ def test_one_patient_moves_the_sum_by_at_most_the_bound(
     assert 0 < torch.linalg.vector_norm((with_ - without_).double()).item() <= clip * (1 + 1e-5)
 
 
+def test_of_a_model_whose_head_is_fixed_bound_and_noise_are_the_backbones() -> None:
+    data = replace(make_split(4, 2, seed=0), patients=("p",) * 4)
+
+    def of_backbone(mechanism: Mechanism) -> torch.Tensor:
+        model = model_for()
+        model.head.requires_grad_(False)
+        list(private_gradients(model, data, Training(batch_size=16, device="cpu"), range(1), mechanism))
+        assert model.head.weight.grad is None
+        return torch.cat([p.grad.flatten() for p in model.backbone.parameters() if p.grad is not None]) * 16
+
+    # One patient, whose gradient is longer than the bound: the backbone's part alone is as long as that.
+    quiet = of_backbone(Mechanism(0.0, 1e-3, KEY))
+    assert torch.linalg.vector_norm(quiet.double()).item() == pytest.approx(1e-3, rel=1e-4)
+    noise = of_backbone(Mechanism(2.0, 1e-3, KEY)) - quiet
+    assert noise.std().item() == pytest.approx(2e-3, rel=0.05)
+
+
 def test_others_draw_the_same_whoever_else_is_there() -> None:
     patients = [f"p{one}" for one in range(200)]
     with_ = draw_patients(patients, 40, KEY, 3)

@@ -102,7 +102,9 @@ def _demands(study: StudyConfig, sites: Sequence[SiteCheck], *, matched: bool, w
     """Yield what the study asks for and cannot have; methods only if the findings could be matched."""
     yield from _refused("device", lambda: resolve_device(study.training.device))
     misfit = [*_refused("model", lambda: check_model(study.model))]
-    yield from misfit or _refused("methods", lambda: refuse_settings(study))
+    yield from misfit
+    for method in () if misfit else study.methods:
+        yield from _refused("methods", partial(refuse_settings, [method], study))
     yield from _refused("release", lambda: check_release(study))
     if len(sites) < len(study.site):
         yield Problem("note", "not-checked", "methods and aliases: not checked while a site is left out.")

@@ -82,7 +82,7 @@ def agreement_of(study: StudyConfig) -> str:
         )
     for fault in _faults(study):
         raise StudyError(f"{fault} `polyhead run` can do it, where all data are in one place.")
-    refuse_settings(study)
+    refuse_settings(study.methods, study)
     if study.model.weights:
         check_model(study.model)
     content = {

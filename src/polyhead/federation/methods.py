@@ -86,15 +86,15 @@ def plan_for(method: Method, seed: int, federation: Federation, training: Traini
     return Plan(seed, federation, training, sharing, privacy, proximal, rule)
 
 
-def refuse_settings(study: StudyConfig) -> None:
-    """Refuse settings under which a method of the study would carry a wrong name; before anything is trained.
+def refuse_settings(names: Sequence[str], study: StudyConfig) -> None:
+    """Refuse settings of a study under which one of some methods would carry a wrong name.
 
     Raises
     ------
     StudyError
         Naming the method and the key; or if a backbone has to be built for it, and there is no such backbone.
     """
-    for name in study.methods:
+    for name in names:
         if name in METHODS and (fault := METHODS[name].fault(study)):
             raise StudyError(f"method {name!r}: {fault}")
 

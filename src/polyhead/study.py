@@ -101,9 +101,7 @@ def run_study(
             write_atomically(out / "privacy.csv", privacy.write_csv())
         with progress_bar(console) as progress:
             sources = _prepare_sites(study, manifests, progress)
-            counts = count_labels(sources, study.findings.aliases)
-            warn_about_labels(counts)
-            write_atomically(out / "sites.csv", counts.write_csv())
+            _keep_counts(out, count_labels(sources, study.findings.aliases))
             _train(_jobs(study, out, device, methods), sources, jobs, progress)
         with console.status("Resampling patients for intervals and p-values"):
             _evaluate(out, study)
@@ -114,6 +112,11 @@ def run_study(
     print_gains(out, console)
     console.print(f"Report: {report}", markup=False, highlight=False, soft_wrap=True)
     return report
+
+
+def _keep_counts(out: Path, counts: pl.DataFrame) -> None:
+    warn_about_labels(counts)
+    write_atomically(out / "sites.csv", counts.write_csv())
 
 
 def _refuse_impossible(study: StudyConfig, manifests: Mapping[str, Manifest]) -> None:

@@ -33,7 +33,7 @@ METHODS = {
     "conventional": "conventional federated learning",
     "ffl": "flexible federated learning",
     "surgical": "surgical aggregation",
-    "masked": "one head for all findings, blanks masked",
+    "masked": "one masked head for all findings",
     "central": "training on the pooled data",
     "fedbn": "flexible federated learning with private BatchNorm",
     "fedprox": "flexible federated learning with a proximal term",

@@ -212,6 +212,16 @@ def test_a_round_that_is_repeated_takes_one_step(
     assert differences(end, undisturbed) == []
 
 
+def test_a_step_beyond_all_numbers_ends_the_training_with_the_state_before_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"round 0: the server's own step made backbone\.w not finite"):
+        stub_federate(tmp_path, ruled(ServerRule("momentum", 1e300, 0.9)))
+    assert sorted(file.name for file in tmp_path.glob("*-*")) == [
+        "round-0.json",
+        "server-0.safetensors",
+        "shared-0.safetensors",
+    ]
+
+
 def moments_in(folder: Path) -> dict[str, torch.Tensor]:
     found = load_snapshot(Store(folder, KEY), [site.name for site in stub_sites(3)])
     assert found is not None

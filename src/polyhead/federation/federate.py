@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from polyhead.config import Federation
-from polyhead.errors import QuorumError
+from polyhead.errors import QuorumError, RunError
 from polyhead.federation.aggregate import Aggregate, aggregate
 from polyhead.federation.private_state import PrivateFile
 from polyhead.federation.rounds import RoundRow
@@ -165,7 +165,10 @@ def _follow_rule(
     if loop.rule is None:
         return mean, {}
     began = widened(_as_sent(loop, state).shared, like=state.shared)
-    return server_step(loop.rule, began, mean, state.moments)
+    try:
+        return server_step(loop.rule, began, mean, state.moments)
+    except RunError as problem:
+        raise RunError(f"round {state.rounds_done}: {problem}") from problem
 
 
 def _round(loop: _Loop, round_: int, state: Snapshot) -> _Attempt:

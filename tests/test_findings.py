@@ -92,6 +92,6 @@ def test_of_a_name_with_its_site_both_are_known(finding: str, site: str) -> None
     assert finding_and_site(name_at_site(finding, site)) == (finding, site)
 
 
-@pytest.mark.parametrize("name", ["Edema", "", "Edema (", "Edema ()", "(harbour)", "Edema (a) left", "Edema(harbour)"])
+@pytest.mark.parametrize("name", ["Edema", "", "Edema (", "Edema ()", "(harbour)", "Edema (a) left)", "Edema(harbour)"])
 def test_other_names_have_no_site(name: str) -> None:
     assert finding_and_site(name) is None

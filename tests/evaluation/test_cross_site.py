@@ -125,6 +125,17 @@ def test_a_site_that_did_not_train_the_finding_has_no_own(run: Path) -> None:
     assert {row[name] for row in rows for name in ("own", "difference", "difference_low", "difference_high")} == {None}
 
 
+@pytest.mark.parametrize(("aliases", "finding"), [({}, "Normal"), ({"Normal": "No Finding"}, "No Finding")])
+def test_the_studys_aliases_decide_which_head_is_its_own(aliases: dict[str, str], finding: str, run: Path) -> None:
+    for seed in (0, 1):
+        write(run, seed, "east", table({"Normal (north)": MASS}, seed))
+        write_predictions(table({"No Finding": MASS}, 7), run / f"predictions/ffl/seed-{seed}/east/test.parquet")
+    found = evaluate_cross_site(run, 200, ["ffl"], aliases)
+    assert found is not None
+    rows = found.filter(pl.col("data_site") == "east").to_dicts()
+    assert {(row["finding"], row["own"] is not None) for row in rows} == {(finding, bool(aliases))}
+
+
 def test_no_order_of_rows_changes_a_number(run: Path) -> None:
     before = evaluate(run)
     for file in run.rglob("test.parquet"):

@@ -51,6 +51,19 @@ def test_bars_are_of_the_method_at_work() -> None:
     assert bars == {"local, seed 0": 0, "a": 0, "b": 0}
 
 
+def test_between_two_segments_the_rounds_that_are_done_are_said_once() -> None:
+    said, bars = told(
+        {**WORK, "event": "begun", "rounds_done": 0},
+        *(round_(number, a="averaged", b="averaged") for number in range(2)),
+        {**WORK, "event": "ended", "rounds_done": 2},
+        {**WORK, "event": "begun", "rounds_done": 2},
+        *(round_(number, a="averaged", b="averaged") for number in range(2, 4)),
+        {**WORK, "event": "ended", "rounds_done": 4},
+    )
+    assert said == [f"ffl, seed 3: {done} of 4 rounds are done." for done in (0, 2, 4)]
+    assert bars == {"ffl, seed 3": 4, "a": 4, "b": 4}
+
+
 def test_words_of_a_site_cannot_command_the_terminal() -> None:
     said, _ = told({**WORK, "event": "begun", "rounds_done": 0}, round_(0, a="failed: \x1b[2J", b="averaged"))
     assert said[-1] == "round 1, a: failed: \\x1b[2J"

@@ -1,10 +1,12 @@
 """Several jobs at a time leave what one after the other leaves, and whatever happens, nothing is lost."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,40 @@ def test_killed_with_all_its_processes_or_alone_it_goes_on(
     process.communicate()
     assert finished(study, out, *then)[0] == 0
     assert contents(out) == contents(one_by_one)
+
+
+def has_open(process: "subprocess.Popen[str]", file: Path) -> bool:
+    # A descriptor may be closed meanwhile.
+    with suppress(OSError):
+        return file in [one.readlink() for one in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return False
+
+
+@pytest.mark.slow
+def test_a_restart_after_a_kill_waits_for_what_is_still_at_work(study: Path, one_by_one: Path) -> None:
+    """It works by the run's path, where the new run is to be."""
+    out, moved = study.parent / "anew", study.parent / "anew.before-1"
+    process = started(study, out, "--jobs", "2")
+    wait_for(out / "state/ffl/seed-0/round-1.json", process)
+    with (out / "study.toml").open("r+b") as held:
+        # They hold it. Each ends with its parent, but may take its time: here this process stands for one that does.
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_SH)
+        process.kill()
+        process.communicate()
+        again = started(study, out, "--restart")
+        ends = time.monotonic() + 240
+        while not has_open(again, out / "study.toml"):
+            assert time.monotonic() < ends
+            assert again.poll() is None
+            assert not moved.exists()
+            time.sleep(0.01)
+    assert "that ran here since" in again.communicate(timeout=300)[1]
+    assert again.returncode == 0
+    assert contents(out) == contents(one_by_one)
+    assert (moved / "state/ffl/seed-0/round-1.json").exists()
+    assert not (moved / "models").exists()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from polyhead.atomic import remove_leftovers, write_atomically
+from polyhead.atomic import write_atomically
 from polyhead.config import StudyConfig
 from polyhead.environment import keep_environment, keep_inputs, keep_sources
 from polyhead.errors import StudyError
@@ -36,7 +36,7 @@ from polyhead.study_file import load_study
 from polyhead.summary import print_gains, print_summary
 from polyhead.training.device import Device, describe_device, resolve_device, threads_in_use, use_threads
 from polyhead.union import check_release, warn_about_release
-from polyhead.workers import run_jobs, wait_for_orphans
+from polyhead.workers import run_jobs
 
 __all__ = ["run_study"]
 
@@ -91,9 +91,6 @@ def run_study(
     _print_privacy(privacy, console)
     with open_run(out, study_file, restart) as opened, log_to(out / "run.log"):
         _say_how_it_begins(out, opened, console)
-        if opened.unfinished:
-            wait_for_orphans(out)
-            remove_leftovers(out)
         keep_inputs(out / "inputs.json", study, manifests)
         keep_sources(out / "sources.json", study)
         keep_environment(out / "environment.json", study, device)

@@ -5,14 +5,12 @@ and the log; rows and records come to it as JSON from `polyhead.worker`. What a 
 on how many there are at a time: each computes with the same number of threads.
 """
 
-import fcntl
 import json
 import logging
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,37 +26,12 @@ from polyhead.job import Job
 from polyhead.stopping import gently
 from polyhead.worker import error_of, words_of
 
-__all__ = ["run_jobs", "wait_for_orphans"]
+__all__ = ["run_jobs"]
 
 _log = logging.getLogger(__name__)
 _LOOKS_EVERY = 0.2  # seconds
-_LONGEST_WAIT = 60.0  # seconds
 
 Message = dict[str, Any]
-
-
-def wait_for_orphans(run: Path) -> None:
-    """Wait until what a run that was killed had begun at the same time has ended, too: moments, as a rule.
-
-    Raises
-    ------
-    RunError
-        If it has not within a minute.
-    """
-    ends = time.monotonic() + _LONGEST_WAIT
-    with (run / "study.toml").open("r+b") as held:
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as problem:
-                if time.monotonic() > ends:
-                    raise RunError(
-                        f"{run}: processes of a run that was killed are still at work here. End them, or wait; then "
-                        "give the same command again."
-                    ) from problem
-                time.sleep(_LOOKS_EVERY)
-            else:
-                return
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, threads: int, progress: Progress) -> None:

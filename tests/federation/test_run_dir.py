@@ -1,6 +1,7 @@
 """Who may write to a run directory, whose it is, and how a new one begins in its place."""
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from polyhead.errors import DiskError, RunError
+from polyhead.federation import run_lock
 from polyhead.federation.run_dir import Opened, open_run
 
 STUDY = """
@@ -163,6 +165,26 @@ def test_a_process_that_was_killed_is_noticed_once(run: Path, study_file: Path, 
     said = opened(run, study_file, restart).unfinished or ""
     assert said.startswith(f"the process {process.pid} that ran here since ")
     assert opened(run, study_file).unfinished is None
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_while_what_a_killed_process_began_is_at_work_everybody_is_refused(
+    run: Path, study_file: Path, restart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It works by the run's path: what `restart` put there would be mixed with it."""
+    monkeypatch.setattr(run_lock, "_LONGEST_WAIT", 0.0)
+    (run / ".lock").write_text('{"pid": 99999999, "started": "2026-01-01T00:00:00+00:00"}')
+    with (run / "study.toml").open("rb") as orphan:
+        fcntl.flock(orphan, fcntl.LOCK_SH)
+        # As often as it is tried: who was refused has not taken the place of the one that was killed.
+        for _ in range(2):
+            with pytest.raises(RunError, match=r"killed are still at work here\. End them, or wait"):
+                opened(run, study_file, restart)
+        assert (run / "rounds.csv").read_text() == "old"
+        assert not run.with_name("run.before-1").exists()
+    found = opened(run, study_file, restart)
+    assert (found.unfinished or "").startswith("the process 99999999 that ran here since ")
+    assert found.moved_to == (run.with_name("run.before-1") if restart else None)
 
 
 def test_leftovers_of_a_killed_process_are_removed(run: Path, study_file: Path) -> None:

@@ -5,6 +5,7 @@ a round: a message that is lost with its line is sent again, on a new one.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from polyhead.flare.supervisor import Patience
 from tests.deployment.houses_by_hand import differences, simulated, write_study
 from tests.flare.houses import Houses, build, ended, federation, one_thread, wait_until
 from tests.flare.identity import ports_of, wait_for
-from tests.flare.wire import Suffered, hold_refused, lay_wire, suffer
+from tests.flare.wire import Suffered, cut, hold_refused, lay_wire, suffer
 
 pytestmark = pytest.mark.slow
 ROUNDS = 40
 CUT = 6.0  # seconds
+# After a minute without a sign of life the server no longer counts a site as connected, and forgets it.
+LONG, ROUNDS_LONG = 75.0, 6
 # Seconds after which a site that got no receipt sends its update again, or asks again.
 RECEIPT = 4.0
 
@@ -76,3 +79,29 @@ def test_no_round_and_no_segment_is_lost(wired: Wired) -> None:
 
 def test_nothing_altered_or_repeated_is_averaged(wired: Wired, tmp_path: Path) -> None:
     assert not differences(simulated(wired.houses.study, tmp_path), wired.houses.state(0))
+
+
+def test_a_line_that_is_cut_for_longer_than_a_minute_costs_no_round(tmp_path: Path) -> None:
+    """Both sites are needed: the round is given up and its segment ends; the site comes in anew, with the next one."""
+    study = write_study(tmp_path, ROUNDS_LONG, "ab", settings="min_sites = 2")
+    patience = Patience(sites=240, deadline=240, silence=20, start=120)
+    with (
+        one_thread(),
+        ended(build(tmp_path, study, patience)) as houses,
+        closing(lay_wire(houses.kits.sites["b"])) as wire,
+    ):
+        houses.start("server", *"ab")
+        with federation(houses, 0, ROUNDS_LONG, ROUNDS_LONG) as segments:
+            wait_until(houses, 0, 1)
+            line = wire.harm(cut)
+            time.sleep(LONG)
+            missed = houses.rounds_done(0)
+            refused = wire.refused
+            wire.mend()
+        assert line.ended_by == "wire"
+        assert refused
+        assert missed < ROUNDS_LONG
+        assert segments[0] > 1
+        assert houses.rounds_done(0) == ROUNDS_LONG
+        assert not houses.absent(0)
+        assert not differences(simulated(study, tmp_path / "simulated"), houses.state(0))

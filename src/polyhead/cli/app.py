@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _is_one_terminal() -> bool:
+    return os.isatty(1) and os.isatty(2) and os.path.sameopenfile(1, 2)
+
+
 console = Console(emoji=False)
-errors = Console(stderr=True, emoji=False)
+# On one terminal one console: bars are drawn by one, and what the other writes there would be drawn over.
+errors = console if _is_one_terminal() else Console(stderr=True, emoji=False)
 
 
 @app.callback()

@@ -26,7 +26,7 @@ def watch(
     """
     bars: dict[str, TaskID] = {}
     away: dict[str, str] = {}
-    now = [""]
+    now, last = [""], [""]
 
     def begin(what: str) -> None:
         for bar in bars.values():
@@ -49,7 +49,10 @@ def watch(
                 if row["status"].startswith(_COUNTED):
                     progress.advance(bars[row["site"]])
         for line in _lines(event, what, rounds, away):
-            say(printable(line))
+            # A segment begins with as many rounds as the one before it ended with.
+            if line != last[0]:
+                say(printable(line))
+            last[0] = line
 
     return told
 

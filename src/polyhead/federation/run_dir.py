@@ -33,7 +33,7 @@ from pathlib import Path
 
 from polyhead.atomic import flush, remove_leftovers, write_atomically
 from polyhead.errors import PolyheadError, RunError, StudyError
-from polyhead.federation.run_lock import locked, signed
+from polyhead.federation.run_lock import Lock, locked, signed, wait_for_orphans
 from polyhead.limited_file import read_limited
 from polyhead.study_file import changed_settings, load_study, parse_study
 
@@ -126,14 +126,14 @@ def open_run(run: Path, study_file: Path, restart: bool = False) -> Iterator[Ope
     moved: list[Path] = []
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(locked(run))
+            lock = stack.enter_context(_locked_and_quiet(run))
             unfinished = lock.unfinished
             # More than once only if others begin and end a run there in between.
             while restart and os.path.lexists(run / "study.toml"):
                 moved.append(_rename(run.resolve(), study_file.resolve()))
                 flush(moved[-1].parent)
                 stack.close()
-                lock = stack.enter_context(locked(run))
+                lock = stack.enter_context(_locked_and_quiet(run))
             known = _claim(run, study_file)
             stack.enter_context(signed(lock))
         except (PolyheadError, OSError) as problem:
@@ -141,6 +141,19 @@ def open_run(run: Path, study_file: Path, restart: bool = False) -> Iterator[Ope
                 raise
             raise _with_place(problem, run, moved[0]) from problem
         yield Opened(known, moved[0] if moved else None, unfinished)
+
+
+@contextmanager
+def _locked_and_quiet(run: Path) -> Iterator[Lock]:
+    """Hold the lock, once nobody works in the directory any more.
+
+    Before it is signed: who gives up waiting leaves the trace by which the next one waits, too. Before it is moved away
+    by `restart`: what works by its path would go on in the new one.
+    """
+    with locked(run) as lock:
+        if lock.unfinished:
+            wait_for_orphans(run)
+        yield lock
 
 
 def _refuse_strangers(run: Path) -> None:

@@ -2,7 +2,8 @@
 
 ``RUN/.lock`` is locked with ``flock``, which the kernel gives back when its holder dies, however it dies. While a
 process runs, the file names it; at its end, by an error or Ctrl-C too, the file is emptied. A lock that is free but
-still names a process is stale: that process was killed, or the machine went down.
+still names a process is stale: that process was killed, or the machine went down. What it had begun to work at the
+same time may live on for moments: such processes hold ``RUN/study.toml`` with a shared lock.
 """
 
 import contextlib
@@ -11,21 +12,24 @@ import fcntl
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+from typing import IO
 
 from polyhead.atomic import make_folders
 from polyhead.errors import RunError
 
-__all__ = ["Lock", "locked", "signed"]
+__all__ = ["Lock", "locked", "signed", "wait_for_orphans"]
 
 _MOST_BYTES = 4096
 _MOST_TRIES = 100
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_LOOKS_EVERY, _LONGEST_WAIT = 0.2, 60.0  # seconds
 _NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}  # a link, a folder, a socket
 
 
@@ -67,6 +71,29 @@ def locked(run: Path) -> Iterator[Lock]:
                 yield Lock(file, _last_owner(file))
                 return
     raise RunError(f"{run}: is moved or removed again and again by another process. Choose another --out.")
+
+
+def wait_for_orphans(run: Path) -> None:
+    """Wait until what a run that was killed had begun at the same time has ended, too: moments, as a rule.
+
+    Raises
+    ------
+    RunError
+        If it has not within a minute.
+    """
+    try:
+        held = (run / "study.toml").open("r+b")
+    except OSError:
+        return  # Nobody works for a run without a study; what else may lie there is the next one's to judge.
+    ends = time.monotonic() + _LONGEST_WAIT
+    with held:
+        while not _free(held):
+            if time.monotonic() > ends:
+                raise RunError(
+                    f"{run}: processes of a run that was killed are still at work here. End them, or wait; then give "
+                    "the same command again."
+                )
+            time.sleep(_LOOKS_EVERY)
 
 
 @contextmanager
@@ -132,6 +159,14 @@ def _take(run: Path, file: FileIO) -> None:
             f"{run}: its file system has no locks ({problem.strerror}), so a second process could not be kept out. "
             "Choose an --out on a local disk."
         ) from problem
+
+
+def _free(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lies_at(file: FileIO, path: Path) -> bool:

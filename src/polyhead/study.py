@@ -83,8 +83,6 @@ def run_study(
     check_aliases(findings, study.findings.aliases)
     methods = choose_methods(study.methods, findings, study.findings)
     _refuse_impossible(study, manifests)
-    check_model(study.model)
-    refuse_settings(study.methods, study)
     privacy = _privacy(study, manifests)
     console.print(f"Device: {describe_device(device)['device']}")
     _print_matches(findings, study, console)
@@ -124,6 +122,8 @@ def _refuse_impossible(study: StudyConfig, manifests: Mapping[str, Manifest]) ->
         raise StudyError("no site has two training images: there is nothing to train on.")
     if federation.min_sites and federation.min_sites > training:
         raise StudyError(f"key 'federation.min_sites': found {federation.min_sites}, but only {training} sites train.")
+    check_model(study.model)
+    refuse_settings(study.methods, study)
 
 
 def _privacy(study: StudyConfig, manifests: Mapping[str, Manifest]) -> pl.DataFrame:

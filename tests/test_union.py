@@ -286,6 +286,20 @@ def test_there_is_none_where_the_sites_backbones_differ(
     assert ("ffl, seed 0: no model of released heads" in log) == differ
 
 
+def test_every_method_leaves_one_or_a_reason(tmp_path: Path) -> None:
+    """Whatever a method shares: that the backbones below its released heads are one is looked at as they are united."""
+    sites = write_two_sites(tmp_path, 16, 8, 8).replace('manifest.csv"', 'manifest.csv"\nrelease_head = true')
+    rest = TINY_SETTINGS.replace("rounds = 2", 'rounds = 1\nfinetune = "head"\nfinetune_steps = 1')
+    run = start(tmp_path, "run", f'name = "u"\nmethods = {json.dumps(list(METHODS))}\n{sites}{rest}')
+    federation = load_study(tmp_path / "run.toml").federation
+    united = {name for name, method in METHODS.items() if why_no_union(method, federation) is None}
+    assert {"ffl", "fedprox", "fedbabu", "fedavgm", "fedadam"} <= united
+    assert {path.name for path in run.glob("union/*")} == united
+    assert set(pl.read_csv(run / "cross_site.csv")["method"]) == united
+    log = (run / "run.log").read_text()
+    assert all((f"{name}, seed 0: no model of released heads" in log) == (name not in united) for name in METHODS)
+
+
 def test_a_best_state_is_of_a_round_of_its_own(tables: Path) -> None:
     settings = TINY_SETTINGS.replace("rounds = 2", 'rounds = 2\nvalidate_every = 1\nselect = "best"')
     (tables / "best.toml").write_text(study_text(settings=settings))

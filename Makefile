@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test install clean
+.PHONY: demo test quick install clean
 
 install: .venv/.installed
 
@@ -21,6 +21,10 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadscope --no-loadscope-reorder --ignore tests/flare
 	# Real processes that wait for each other: alone on the machine.
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/flare
+
+# What is done after every change: neither what takes more than a few seconds, nor servers and sites.
+quick: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadscope --no-loadscope-reorder -m "not slow" --ignore tests/flare
 
 clean:
 	rm -rf .venv demo

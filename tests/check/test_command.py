@@ -27,6 +27,7 @@ def test_help_ends_with_an_example() -> None:
     assert "Example: polyhead check" in re.sub(r"\s+", " ", polyhead("--help").stdout)
 
 
+@pytest.mark.slow
 def test_a_sound_site_gives_0_and_json_alone_on_stdout(tmp_path: Path) -> None:
     done = polyhead(write_site(tmp_path / "site"), "--json", "--size", "32", "--cache", tmp_path / "cache")
     assert done.returncode == 0, done.stderr
@@ -46,6 +47,7 @@ def test_an_error_gives_1_and_the_summary_is_written_all_the_same(tmp_path: Path
     assert json.loads((tmp_path / "share.json").read_text())["manifests"][0]["problems"]["label"] == "<5"
 
 
+@pytest.mark.slow
 def test_the_cache_is_the_one_that_prepare_makes_with_the_same_options(tmp_path: Path) -> None:
     site = write_site(tmp_path / "site")
     choices = ("--recipe", "paper", "--intensity", "robust", "--equalize", "clahe")
@@ -55,6 +57,7 @@ def test_the_cache_is_the_one_that_prepare_makes_with_the_same_options(tmp_path:
     assert open_cache(read_manifest(site / "manifest.csv"), site, 32, recipe) is not None
 
 
+@pytest.mark.slow
 def test_each_choice_takes_the_place_of_the_recipes(tmp_path: Path) -> None:
     site = write_site(tmp_path / "site")
     done = polyhead(site, "--size", "32", "--recipe", "paper", "--aspect", "crop")

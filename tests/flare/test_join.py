@@ -41,7 +41,7 @@ def busy(kit: Path) -> Iterator[None]:
 
 def join_at_a_terminal(kit: Path, answer: str) -> tuple[int, str]:
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
     given = [*JOIN, str(kit), str(kit.parents[2] / "a.toml")]
     with subprocess.Popen(given, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment) as it:
         os.close(theirs)
@@ -56,6 +56,8 @@ def test_who_does_not_agree_takes_no_part(kit: Path, answer: str) -> None:
     code, said = join_at_a_terminal(kit, answer)
     assert code == 1
     assert said.index("What will leave a") < said.index("May this leave the house? [y/N]")
+    # Where its states and results will lie.
+    assert f" in {kit}, " in said
     assert "Traceback" not in said
     assert not (kit / "local" / "site.toml").exists()
 

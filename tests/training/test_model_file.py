@@ -70,6 +70,7 @@ def test_a_description_cut_off_at_any_byte_is_refused(model: SiteModel, tmp_path
             load_model(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_bit_of_the_description_flipped_is_refused_or_loads_a_model_of_the_same_shapes(
     model: SiteModel, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ print(kib("VmHWM") - before, time.perf_counter() - start, said, sep="\\t")
 """
 
 
+@pytest.mark.slow
 def test_a_list_of_findings_far_longer_than_the_head_is_refused_before_anything_so_long_is_made(
     tmp_path: Path,
 ) -> None:

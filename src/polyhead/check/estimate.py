@@ -33,8 +33,13 @@ def estimate_sites(sites: Sequence[SiteCheck], size: int, *, timed: bool) -> Est
     return Estimate(_words(model, training), time.device, time.seconds, _STEPS_WITHOUT_STUDY, 0, total, None, None)
 
 
-def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: bool) -> Estimate:
+def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: bool, run: Path | None = None) -> Estimate:
     """Estimate a whole study.
+
+    Parameters
+    ----------
+    run
+        Where its results are to lie; by default on the disk of the current folder.
 
     Raises
     ------
@@ -61,15 +66,16 @@ def estimate_study(study: StudyConfig, sites: Sequence[SiteCheck], *, timed: boo
     rules = [METHODS[method].rule(study.federation) for method in study.methods if method in METHODS]
     moments = max((rule.kept for rule in rules if rule), default=0)
     snapshots = kept * ((1 + moments) * backbone + len(sites) * (backbone + head + _OPTIMIZER * (backbone + head)))
-    run = DiskUse(Path.cwd(), models + predictions + snapshots + len(sites) * backbone, free_bytes(Path.cwd()))
+    place = run or Path.cwd()
+    disk = DiskUse(place, models + predictions + snapshots + len(sites) * backbone, free_bytes(place))
     words = _words(study.model, study.training)
     if not timed:
-        return Estimate(words, study.training.device, None, steps, predicted, None, None, run)
+        return Estimate(words, study.training.device, None, steps, predicted, None, None, disk)
     privacy = study.privacy
     private = [Mechanism(privacy.noise, privacy.clip, bytes(32))] if privacy.noise else []
     time = time_steps(study.model, study.training, findings, *private)
     predict = predicted * time.seconds / study.training.batch_size / 3
-    return Estimate(words, time.device, time.seconds, steps, predicted, steps * time.seconds, predict, run)
+    return Estimate(words, time.device, time.seconds, steps, predicted, steps * time.seconds, predict, disk)
 
 
 def disk_problems(manifests: Sequence[ManifestCheck], estimate: Estimate | None) -> Iterator[Problem]:
@@ -89,7 +95,7 @@ def disk_problems(manifests: Sequence[ManifestCheck], estimate: Estimate | None)
         if run.needed + caches > run.free:
             beside = f", beside {caches:,} for pixel caches" if caches else ""
             text = f"{run.folder}: a run needs about {run.needed:,} bytes{beside}; {run.free:,} are free."
-            yield Problem("warning", "disk", f"{text} Give --out another disk.")
+            yield Problem("warning", "disk", f"{text} Choose another disk for it.")
 
 
 def _steps_a_site(federation: Federation) -> int:

@@ -42,7 +42,12 @@ def check_study(study_file: Path, reading: Reading | None = None) -> CheckResult
 
 
 def check_settings(
-    study: StudyConfig, study_file: Path, reading: Reading | None = None, *, whole: bool = True
+    study: StudyConfig,
+    study_file: Path,
+    reading: Reading | None = None,
+    *,
+    whole: bool = True,
+    run: Path | None = None,
 ) -> CheckResult:
     """Check a study that has been read; see `check_study`.
 
@@ -50,6 +55,8 @@ def check_settings(
     ----------
     whole
         Whether all of the study's sites are in it; if not, an alias may be of a finding that another site has.
+    run
+        Where results are to lie; by default on the disk of the current folder.
     """
     reading = replace(
         reading or Reading(),
@@ -78,7 +85,7 @@ def check_settings(
     problems += left_out + tuple(_demands(study, sites, matched=matches is not None, whole=whole))
     estimate = None
     if not any(problem.kind in ("device", "model") for problem in problems):
-        estimate, refused = _estimate(study, sites, timed=reading.images)
+        estimate, refused = _estimate(study, sites, run, timed=reading.images)
         problems += refused
     manifests = add_pixels_elsewhere([check for check, _ in checked.values()], parts, reading, "error")
     problems += tuple(disk_problems(manifests, estimate))
@@ -126,9 +133,9 @@ def _refused(kind: str, ask: Callable[[], object]) -> Iterator[Problem]:
 
 
 def _estimate(
-    study: StudyConfig, sites: Sequence[SiteCheck], *, timed: bool
+    study: StudyConfig, sites: Sequence[SiteCheck], run: Path | None, *, timed: bool
 ) -> tuple[Estimate | None, tuple[Problem, ...]]:
     try:
-        return estimate_study(study, sites, timed=timed), ()
+        return estimate_study(study, sites, timed=timed, run=run), ()
     except StudyError as problem:
         return None, (Problem("error", "model", str(problem)),)

@@ -41,7 +41,7 @@ def join(
     warn_of_expiry(opened.days_left, opened.until)
     own = read_toml(site, StudyError)
     study = study_at(opened.agreed, opened.name, own, site.parent, str(site))
-    _check_data(study, site)
+    _check_data(study, site, kit)
     _show_leaving(opened.name, opened.agreed, policy_words(policy_in(own, str(site))))
     _show_cost(opened.agreed, study, limit_in(own, opened.agreed.privacy, str(site)))
     _ask(yes)
@@ -75,7 +75,7 @@ def audit(kit: Annotated[Path, typer.Argument(help="The site's kit.", metavar="K
         say(f"Privacy spent: epsilon {answered.epsilon:.2f} at delta {answered.delta:g} ({of}).")
 
 
-def _check_data(study: "StudyConfig", source: Path) -> None:
+def _check_data(study: "StudyConfig", source: Path, kit: Path) -> None:
     from polyhead.check.images import Reading
     from polyhead.check.show import show
     from polyhead.check.study import check_settings
@@ -89,7 +89,7 @@ def _check_data(study: "StudyConfig", source: Path) -> None:
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total, visible=done < total)
 
-        result = check_settings(study, source, Reading(progress=told), whole=False)
+        result = check_settings(study, source, Reading(progress=told), whole=False, run=kit)
     show(result, console)
     if not result.sound:
         raise RunError(f"{source}: the data has errors, shown above. Mend them, then join again.")

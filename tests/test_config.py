@@ -37,11 +37,11 @@ def test_defaults() -> None:
         ("distance_factor", [1.01, 2], [1, 0.5, float("inf"), float("nan")]),
         ("validate_every", [0, 1], [-1, 0.5]),
         ("select", ["last"], ["first"]),
-        ("proximal", [0, 0.01, 10.0], [-0.1, float("inf"), float("nan"), True]),
+        ("proximal", [0, 0.01, 1e6], [-0.1, 1e39, float("inf"), float("nan"), True]),
         ("server_momentum", [0, 0.99], [-0.1, 1.0, float("nan")]),
         ("server_learning_rate", [0.1, 1, 2.0], [0, -1.0, float("inf")]),
         ("server_adam_learning_rate", [1e-3, 1], [0, float("inf")]),
-        ("server_adam_epsilon", [1e-9, 1e-2], [0, -1e-3]),
+        ("server_adam_epsilon", [1e-12, 1e-2, 1e6], [0, 1e-13, -1e-3, 1e20, 1e200]),
     ],
 )
 def test_a_setting_of_the_federation_has_a_range(key: str, allowed: list[Any], refused: list[Any]) -> None:

@@ -202,11 +202,11 @@ class Federation(Section):
     distance_factor: Annotated[float, Field(gt=1)] = 10.0
     validate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     select: Literal["last", "best"] = "last"
-    proximal: Annotated[float, Field(ge=0)] = 0.01
+    proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.01
     server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
     server_adam_learning_rate: Annotated[float, Field(gt=0)] = 0.01
-    server_adam_epsilon: Annotated[float, Field(gt=0)] = 1e-3
+    server_adam_epsilon: Annotated[float, Field(ge=1e-12, le=1e6)] = 1e-3
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:

@@ -52,6 +52,12 @@ def write_study(folder: Path, rounds: int, sites: Sequence[str] = "abc", setting
     return file
 
 
+def several_steps(text: str) -> str:
+    """Return the text of a study with two steps a round: in a round of one a proximal term pulls at nothing."""
+    assert "local_steps = 1\n" in text
+    return text.replace("local_steps = 1\n", "local_steps = 2\n")
+
+
 def write_weights(study: Path) -> Path:
     """Put initial weights beside a study, and have it begin with them."""
     torch.manual_seed(3)

@@ -14,7 +14,16 @@ from polyhead.federation.run_lock import locked
 from polyhead.federation.snapshot_manifest import manifest_path
 from polyhead.federation.update import SiteUpdate
 from polyhead.training.tensor_file import memory_of
-from tests.deployment.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
+from tests.deployment.houses_by_hand import (
+    agreed_in,
+    carry_to,
+    differences,
+    open_all,
+    several_steps,
+    simulated,
+    state_of,
+    write_study,
+)
 
 ROUNDS = 4
 
@@ -62,7 +71,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of methods that do more than share."""
     settings = 'finetune = "head"\nfinetune_steps = 1\nproximal = 0.5'
     file = write_study(tmp_path_factory.mktemp("others"), 3, settings=settings)
-    file.write_text(file.read_text().replace('methods = ["ffl"]', f"methods = {OTHERS}"))
+    file.write_text(several_steps(file.read_text()).replace('methods = ["ffl"]', f"methods = {OTHERS}"))
     return file
 
 

@@ -20,7 +20,7 @@ from polyhead.outputs import output_files
 from polyhead.study import run_study
 from polyhead.study_file import load_study
 from polyhead.toml_file import read_toml
-from tests.deployment.houses_by_hand import agreed_in, carry_home, run_all, write_study, write_weights
+from tests.deployment.houses_by_hand import agreed_in, carry_home, run_all, several_steps, write_study, write_weights
 
 COMMON = '[findings]\ncommon = ["effusion"]\n'
 
@@ -52,6 +52,7 @@ def test_a_head_that_all_share(batch_norm: str, tmp_path: Path) -> None:
 def test_methods_that_do_more_than_share(tmp_path: Path) -> None:
     settings = 'transfer = "half"\nfinetune = "head"\nfinetune_steps = 2\nvalidate_every = 1\nselect = "best"'
     study = study_in(tmp_path, '["fedbn", "fedprox", "fedbabu", "fedavgm", "fedadam"]', settings, rounds=2)
+    study.write_text(several_steps(study.read_text()))
     hold_against_a_run_in_one_place(study, agreed_in(study), tmp_path)
 
 

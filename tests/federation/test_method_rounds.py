@@ -57,6 +57,9 @@ def test_fedprox_without_a_pull_is_ffl_bit_for_bit_and_with_one_is_not(tmp_path:
     ffl = run(tmp_path / "ffl", plan_of("ffl"))
     assert same(ffl, run(tmp_path / "zero", plan_of("fedprox", proximal=0.0)))
     assert not same(ffl, run(tmp_path / "pulled", plan_of("fedprox", proximal=0.1)))
+    # Nor is there a pull in a round of one step, for which the method is refused.
+    one = run(tmp_path / "one", plan_of("ffl", local_steps=1))
+    assert same(one, run(tmp_path / "one pulled", plan_of("fedprox", local_steps=1, proximal=1e3)))
 
 
 @pytest.mark.parametrize("batch_norm", ["shared", "private"])

@@ -195,6 +195,11 @@ def study(methods: list[str], model: Model | None = None, **federation: object) 
             study(["fedbn"]),
             r"method 'fedbn': .*has none \(norm = 'group'.*it would be 'ffl'",
         ),
+        (
+            study(["fedprox"], local_steps=1),
+            study(["fedprox"], local_steps=2),
+            r"method 'fedprox': .*'federation\.local_steps' at 1.*it would be 'ffl'.*2 or more",
+        ),
     ],
 )
 def test_settings_under_which_a_method_is_another_are_refused(

@@ -169,7 +169,7 @@ def test_a_process_that_was_killed_is_noticed_once(run: Path, study_file: Path, 
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_while_what_a_killed_process_began_is_at_work_everybody_is_refused(
-    run: Path, study_file: Path, restart: bool, monkeypatch: pytest.MonkeyPatch
+    run: Path, study_file: Path, restart: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It works by the run's path: what `restart` put there would be mixed with it."""
     monkeypatch.setattr(run_lock, "_LONGEST_WAIT", 0.0)
@@ -180,9 +180,11 @@ def test_while_what_a_killed_process_began_is_at_work_everybody_is_refused(
         for _ in range(2):
             with pytest.raises(RunError, match=r"killed are still at work here\. End them, or wait"):
                 opened(run, study_file, restart)
+        assert caplog.messages == [f"{run}: waiting for the end of what a run that was killed had begun."] * 2
         assert (run / "rounds.csv").read_text() == "old"
         assert not run.with_name("run.before-1").exists()
     found = opened(run, study_file, restart)
+    assert len(caplog.messages) == 2
     assert (found.unfinished or "").startswith("the process 99999999 that ran here since ")
     assert found.moved_to == (run.with_name("run.before-1") if restart else None)
 

@@ -122,6 +122,14 @@ def test_a_step_beyond_all_numbers_is_refused_by_name(rule: ServerRule) -> None:
         server_step(rule, state, mean, first(rule))
 
 
+def test_a_memory_beyond_all_numbers_is_refused_though_the_step_is_none() -> None:
+    """As infinity, the mean square of one liar's update would hold a weight still for ever."""
+    state = Two().state_dict()
+    liar = {name: tensor + 5e20 for name, tensor in state.items()}
+    with pytest.raises(RunError, match="own step made its memory of a not finite"):
+        server_step(ADAM, state, liar, first(ADAM))
+
+
 # In a federation, on sites that do not train.
 
 

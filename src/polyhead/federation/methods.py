@@ -214,6 +214,15 @@ def _no_batch_norm(study: StudyConfig) -> str:
     )
 
 
+def _no_way_to_pull(study: StudyConfig) -> str:
+    if study.federation.local_steps > 1:
+        return ""
+    return (
+        "pulls back what has moved since a round began, and with key 'federation.local_steps' at 1 a round's only step "
+        "is taken from there: it would be 'ffl'. Set local_steps to 2 or more, or leave the method out."
+    )
+
+
 def _never_trained_head(study: StudyConfig) -> str:
     if study.federation.finetune != "none":
         return ""
@@ -257,7 +266,7 @@ METHODS = {
         # Its BatchNorm layers stay private (Li et al., ICLR 2021).
         Method("fedbn", _share_without_batch_norm, _own_findings, fault=_no_batch_norm),
         # Pulled back to where the round began (Li et al., MLSys 2020).
-        Method("fedprox", _share_backbone, _own_findings, proximal=_pull),
+        Method("fedprox", _share_backbone, _own_findings, proximal=_pull, fault=_no_way_to_pull),
         # One random head for all while the backbone trains, each site's own in the end (Oh et al., ICLR 2022).
         Method("fedbabu", _share_under_a_fixed_head, _own_findings, fault=_never_trained_head),
         # The server goes on with momentum (Hsu et al., 2019), or with Adam (Reddi et al., ICLR 2021).

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import logging
 import os
 import stat
 import time
@@ -25,6 +26,8 @@ from polyhead.atomic import make_folders
 from polyhead.errors import RunError
 
 __all__ = ["Lock", "locked", "signed", "wait_for_orphans"]
+
+_log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4096
 _MOST_TRIES = 100
@@ -85,8 +88,11 @@ def wait_for_orphans(run: Path) -> None:
         held = (run / "study.toml").open("r+b")
     except OSError:
         return  # Nobody works for a run without a study; what else may lie there is the next one's to judge.
-    ends = time.monotonic() + _LONGEST_WAIT
     with held:
+        if _free(held):
+            return
+        _log.warning("%s: waiting for the end of what a run that was killed had begun.", run)
+        ends = time.monotonic() + _LONGEST_WAIT
         while not _free(held):
             if time.monotonic() > ends:
                 raise RunError(

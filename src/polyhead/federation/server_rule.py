@@ -82,7 +82,7 @@ def server_step(
     Raises
     ------
     RunError
-        If the step goes beyond all numbers.
+        If the step, or what is kept of it, goes beyond all numbers.
     """
     state, kept = dict(mean), dict[str, torch.Tensor]()
     for name in (key.removeprefix(_FIRST) for key in moments if key.startswith(_FIRST)):
@@ -90,13 +90,20 @@ def server_step(
         step, own = _step(rule, moved, {part: moments[part + name] for part in _parts(rule)})
         # Not start + step: so written, a step that is the move itself leaves the mean as it is.
         state[name] = (mean[name].double() - (moved - step)).to(mean[name].dtype)
-        if not state[name].isfinite().all():
-            raise RunError(
-                f"the server's own step made {name} not finite. Lower the server's learning rate under [federation], "
-                "or training.learning_rate; the state before this round is kept."
-            )
         kept |= {part + name: tensor.to(moments[part + name].dtype) for part, tensor in own.items()}
+        _refuse_infinite(name, state[name])
+        # An infinite mean square would hold the parameter still for ever, and in silence.
+        for part in _parts(rule):
+            _refuse_infinite(f"its memory of {name}", kept[part + name])
     return state, kept
+
+
+def _refuse_infinite(what: str, tensor: torch.Tensor) -> None:
+    if not tensor.isfinite().all():
+        raise RunError(
+            f"the server's own step made {what} not finite. Lower the server's learning rate under [federation], "
+            "or training.learning_rate; the state before this round is kept."
+        )
 
 
 def _parts(rule: ServerRule) -> tuple[str, ...]:

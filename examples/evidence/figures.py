@@ -118,6 +118,8 @@ def main() -> None:
     page, images = options.page.read_text(), options.page.parent / "images"
     for question in QUESTIONS:
         rows = answer(results, question)
+        if rows.is_empty():
+            continue
         page = between(page, f"<!-- {question} -->\n", f"<!-- end of {question} -->", table(rows))
         figure = averaging(rows) if question == "averaging" else forest(rows, question)
         figure.savefig(images / f"evidence-{question}.png", dpi=110, metadata={"Software": None})

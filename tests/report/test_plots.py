@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import pytest
 
+from polyhead.federation.methods import METHODS
 from polyhead.report.plots import (
     Curve,
     Dots,
@@ -84,8 +85,14 @@ def test_colours_differ_and_do_not_depend_on_the_company():
     assert together["ffl"] == STYLES["ffl"] == method_styles(("ffl",))["ffl"]
 
 
+def test_every_method_looks_like_no_other():
+    styles = method_styles(tuple(METHODS)).values()
+    for part in ("colour", "dashes", "marker"):
+        assert len({getattr(style, part) for style in styles}) == len(METHODS)
+
+
 def test_colours_stand_out_from_the_paper():
-    for style in method_styles(("local", "conventional", "ffl", "surgical", "central")).values():
+    for style in method_styles(tuple(METHODS)).values():
         assert contrast_on_white(style.colour) >= 3
 
 

@@ -62,7 +62,7 @@ class MethodStyle:
     marker: str
 
 
-# Okabe and Ito's colours, those with a contrast of at least 3 to 1 on white.
+# The first are Okabe and Ito's colours; all have a contrast of at least 3 to 1 on white.
 _STYLES = {
     "local": MethodStyle("#c04f00", (5, 2), "s"),
     "conventional": MethodStyle("#008a65", (6, 2, 1.5, 2), "D"),
@@ -70,6 +70,11 @@ _STYLES = {
     "surgical": MethodStyle("#a8497f", (2, 1.5), "^"),
     "masked": MethodStyle("#7d6500", (4, 2, 1.5, 2, 1.5, 2), "P"),
     "central": MethodStyle("#4a4a4a", (8, 2, 1, 2, 1, 2), "v"),
+    "fedbn": MethodStyle("#00788a", (10, 2), "X"),
+    "fedprox": MethodStyle("#5b4fc4", (1, 1), "<"),
+    "fedbabu": MethodStyle("#b3261e", (3, 1, 1, 1), ">"),
+    "fedavgm": MethodStyle("#4f7a1f", (7, 1.5, 3, 1.5), "*"),
+    "fedadam": MethodStyle("#6b4226", (1, 3), "p"),
 }
 
 

@@ -2,19 +2,29 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
+import polars as pl
 import pytest
 
 from polyhead.config import StudyConfig
 from polyhead.federation.methods import choose_methods
+from polyhead.predictions import write_predictions
 from polyhead.study_file import load_study, parse_study
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-_SPEC = importlib.util.spec_from_file_location("evidence_studies", EXAMPLES / "evidence" / "studies.py")
-assert _SPEC is not None
-assert _SPEC.loader is not None
-EVIDENCE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(EVIDENCE)
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"evidence_{name}", EXAMPLES / "evidence" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+EVIDENCE = script("studies")
 
 
 def choose(study: StudyConfig) -> list[str]:
@@ -44,3 +54,68 @@ def test_studies_of_the_evidence_are_equal_but_for_what_they_ask(name: str) -> N
     assert study.federation.rounds * study.federation.local_steps == EVIDENCE.STEPS
     assert len(study.seeds) >= 5
     assert study.model == parse_study(EVIDENCE.study_text("size-150"), Path("/runs"), "size-150.toml").model
+
+
+def finish(runs: Path, study: str, methods: list[str], findings: dict[str, list[str]], rounds_of: str | None) -> None:
+    """Make up a finished run of the evidence, whose rounds are those of one site; None: of each."""
+    for method in methods:
+        for seed in range(2):
+            for site, names in findings.items():
+                for split in ("val", "test"):
+                    # By finding and site, so that the same site has the same images and labels in every study.
+                    parts = [
+                        pl.DataFrame({"image": [f"{names}{i}" for i in range(20)], "score": range(20)}).select(
+                            "image",
+                            pl.lit(name).alias("finding"),
+                            pl.col("image").alias("patient_id"),
+                            (pl.col("score") % 3 == 0).cast(pl.Int8).alias("label"),
+                            (pl.col("score") * (seed + len(method)) % 7).cast(pl.Float64),
+                        )
+                        for name in names
+                    ]
+                    write_predictions(
+                        pl.concat(parts), runs / study / f"predictions/{method}/seed-{seed}/{site}/{split}.parquet"
+                    )
+    sent = [
+        {"method": method, "site": site, "bytes_up": 3_000_000, "seconds": 1.0}
+        for method in methods
+        for site in ([rounds_of] if rounds_of else findings)
+    ]
+    pl.DataFrame(sent).write_csv(runs / study / "rounds.csv")
+    (runs / study / "report.html").touch()
+
+
+def test_the_evidence_compares_a_site_only_where_its_data_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "evidence")
+    results, figures = script("results"), script("figures")
+    central = EVIDENCE.STUDIES["methods-150"] | {"methods": ["central"]}
+    monkeypatch.setattr(results, "STUDIES", {**EVIDENCE.STUDIES, "methods-150": central})
+    monkeypatch.setattr(results, "REPLICATES", 20)
+    pair = {"small": ["Viral Pneumonia"], "large": ["Bacterial Pneumonia"]}
+    common = {"small": ["Viral Pneumonia", "Pneumonia"], "large": ["Bacterial Pneumonia", "Pneumonia"]}
+    finish(tmp_path, "size-150", ["local", "ffl"], pair, None)
+    finish(tmp_path, "shuffled-150", ["ffl"], pair, None)
+    finish(tmp_path, "phantoms-150", ["ffl"], {**pair, "large": ["Cardiomegaly", "Edema"]}, None)
+    finish(tmp_path, "methods-150", ["central"], pair, "large+small")
+    finish(tmp_path, "overlap-150", ["local", "ffl"], common, None)
+    overlap = EVIDENCE.STUDIES["overlap-150"] | {"methods": ["local", "ffl"]}
+    monkeypatch.setattr(results, "STUDIES", {**results.STUDIES, "overlap-150": overlap})
+    rows = list(results.rows(tmp_path))
+    assert sorted((row["study"], row["site"], row["findings"]) for row in rows) == [
+        ("methods-150", "large", 1),
+        ("methods-150", "small", 1),
+        ("overlap-150", "large", 2),
+        ("overlap-150", "small", 2),
+        # Of the helper whose labels mean nothing, or who is a phantom, there is no training alone to be held against.
+        ("phantoms-150", "small", 1),
+        ("shuffled-150", "small", 1),
+        ("size-150", "large", 1),
+        ("size-150", "small", 1),
+    ]
+    assert {row["study"]: row["sent_mb"] for row in rows} == {
+        study: None if study == "methods-150" else 1.5 for study in {row["study"] for row in rows}
+    }
+    (line,) = figures.table(pl.DataFrame(rows).filter(study="methods-150", site="small")).splitlines()[2:]
+    assert line.endswith("| all images |")

@@ -38,7 +38,9 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "controls": ("small", [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl")]),
 }
 HEADER = (
-    "| study | method | site | alone | gain [95 %] | p | over seeds | on validation | MB sent |\n" + "|---" * 9 + "|\n"
+    "| study | method | site | findings | alone | gain [95 %] | p | over seeds | on validation | MB sent |\n"
+    + "|---" * 10
+    + "|\n"
 )
 INK, SOFT = "#1c2733", "#8793a1"
 
@@ -54,9 +56,9 @@ def answer(results: pl.DataFrame, question: str) -> pl.DataFrame:
 def table(rows: pl.DataFrame) -> str:
     """Return rows as a table of the page."""
     return HEADER + "".join(
-        f"| {r['study']} | {r['method']} | {r['site']} | {r['alone']:.3f} | {r['difference']:+.3f} "
+        f"| {r['study']} | {r['method']} | {r['site']} | {r['findings']} | {r['alone']:.3f} | {r['difference']:+.3f} "
         f"[{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} | {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} | "
-        f"{r['validation']:+.3f} | {r['sent_mb']:.0f} |\n"
+        f"{r['validation']:+.3f} | {'all images' if r['sent_mb'] is None else format(r['sent_mb'], '.0f')} |\n"
         for r in rows.iter_rows(named=True)
     )
 
@@ -71,7 +73,7 @@ def forest(rows: pl.DataFrame, title: str) -> Figure:
         axes.plot([r["low"], r["high"]], [place, place], color=INK if sure else SOFT, linewidth=2)
         axes.plot([r["lowest_seed"], r["highest_seed"]], [place + 0.22] * 2, ":", color=SOFT, linewidth=1.5)
         axes.plot(r["difference"], place, "o", color=INK if sure else "white", markeredgecolor=INK)
-        labels.append(f"{r['study']}  {r['method']}  {r['site']}")
+        labels.append(f"{r['study']}  {r['method']}  {r['site']} (mean of {r['findings']})")
     axes.axvline(0, color=SOFT, linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()

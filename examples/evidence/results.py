@@ -5,7 +5,9 @@
 A row is a method of a study at a site, against training alone at the same site with the same seeds and steps: the mean
 AUROC over findings and seeds on the site's test images minus that of `local`, with its 95 % interval over patients and
 p; the same on its validation images, by which defaults are chosen; and the smallest and largest difference of a seed.
-What is not finished is left out.
+`findings` is over how many: those that both predict, of both classes, so a row of `conventional` and one of `ffl` may
+be means over others. `central` takes the steps of all sites together, and sends no updates but every image: there
+`sent_mb` is blank. What is not finished is left out, and so is a site whose data are not those of its training alone.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from polyhead.evaluation.collect import Model, read_run
 from polyhead.evaluation.evaluate import evaluate_models
 
 REPLICATES = 2000
-# A study without `local` of its own differs from this one in what is averaged only, or in the helper.
+# A study without `local` of its own differs from this one in what is averaged only, or in the helper; but `reset-150`,
+# too, in how an optimizer goes on, so its gain is not that of the averaging alone.
 BASE = "size-150"
 
 
@@ -32,9 +35,13 @@ def rows(runs: Path) -> Iterator[dict[str, object]]:
         alone = study if "local" in about["methods"] else BASE
         for method in about["methods"]:
             if method != "local" and finished(runs / study) and finished(runs / alone):
-                for site in sorted(models(runs / study, method)):
-                    if site in models(runs / alone, "local"):
-                        yield row(runs, study, method, alone, site)
+                for site in alike(study, alone):
+                    yield row(runs, study, method, alone, site)
+
+
+def alike(study: str, alone: str) -> list[str]:
+    """Return the sites that two studies give the same images and labels: only there can their models be compared."""
+    return sorted(site["name"] for site in STUDIES[study]["site"] if site in STUDIES[alone]["site"])
 
 
 def finished(run: Path) -> bool:
@@ -52,7 +59,7 @@ def row(runs: Path, study: str, method: str, alone: str, site: str) -> dict[str,
         **{"study": study, "method": method, "site": site, "seeds": len(ours)},
         **test,
         "validation": compared(ours, reference, "val")["difference"],
-        "sent_mb": float(here["bytes_up"].sum()) / len(ours) / 1e6,
+        "sent_mb": float(here["bytes_up"].sum()) / len(ours) / 1e6 if len(here) else None,
         "seconds": float(rounds["seconds"].sum()) / len(ours),
     }
 
@@ -80,7 +87,7 @@ def compared(ours: list[Model], reference: list[Model], split: str) -> dict[str,
     )
     alone = found.metrics.filter(pl.col("finding").is_in(common), method="reference", seed="all", metric="auroc")
     return {
-        **{"alone": alone["value"].mean(), "difference": mean["difference"]},
+        **{"findings": alone["value"].count(), "alone": alone["value"].mean(), "difference": mean["difference"]},
         **{key: mean[key] for key in ("low", "high", "p")},
         **{"lowest_seed": seeds.min(), "highest_seed": seeds.max()},
     }

@@ -51,12 +51,14 @@ def print_summary(run: Path, console: Console) -> None:
 
 
 def _print_cross_site(found: pl.DataFrame, console: Console) -> None:
-    """Print how released heads do where others annotate their finding; first where nobody trained it."""
-    found = found.filter(pl.col("seed") == ALL_SEEDS).sort(pl.col("own").is_not_null(), maintain_order=True)
+    """Print how released heads do where others annotate their finding; first where nobody trained it, NA last."""
+    unknown, trained = pl.col("auroc").is_null(), pl.col("own").is_not_null()
+    found = found.filter(pl.col("seed") == ALL_SEEDS).sort(unknown, trained, maintain_order=True)
     title = "Released heads on other sites' test images: AUROC, and that of the site's own head"
     table = _table(title, "method", "finding", "head of", "on", "AUROC [95 %]", "own")
     for row in found.head(_MOST_CROSS_SITE).iter_rows(named=True):
-        own = "-" if row["own"] is None else f"{row['own']:.3f}"
+        # Of test images of one class nothing is known, whether or not the site has a head of its own.
+        own = "NA" if row["auroc"] is None else "-" if row["own"] is None else f"{row['own']:.3f}"
         _add(
             table,
             *(row["method"], row["finding"], row["head_site"], row["data_site"]),

@@ -91,7 +91,8 @@ def check_release(study: StudyConfig) -> None:
     """
     releasing = [site.name for site in study.site if site.release_head]
     reasons = {name: why_no_union(METHODS[name], study.federation) for name in study.methods if name in METHODS}
-    if releasing and None not in reasons.values():
+    # Methods that there are not are refused elsewhere, by name.
+    if releasing and reasons and None not in reasons.values():
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise StudyError(
             f"key 'site.release_head': {', '.join(releasing)} would release a head, and no method of the study can put "
@@ -214,7 +215,9 @@ def _test_images(
 ) -> SplitData:
     """Return a site's test images with a label for every column, of all that its table annotates."""
     whole = read_manifest(site.manifest)
-    spelled = _spelled(site.name, whole.findings, source.manifest.findings, aliases)
+    wanted = {one.canonical for one in columns}
+    annotated = [name for name in whole.findings if canonical_name(name, aliases) in wanted]
+    spelled = _spelled(site.name, annotated, source.manifest.findings, aliases)
     labels = [
         (pl.col(spelled[one.canonical]) if one.canonical in spelled else pl.lit(None, pl.Int8)).alias(one.name)
         for one in columns

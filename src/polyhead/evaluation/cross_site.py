@@ -8,7 +8,8 @@ the finding by canonical name, whether or not it trained it:
 * ``auroc``, ``low``, ``high``: of the head of ``head_site`` on the test images of ``data_site``, with the 95 % interval
   over patients; blank where these images are of one class. ``positives``, ``negatives`` and ``patients`` are counted
   among the annotated.
-* ``own``: the AUROC of the head of ``data_site`` itself on the same images, where it trained the finding;
+* ``own``: the AUROC of the head of ``data_site`` itself on the same images, where it has one for the finding, if only
+  one that could learn nothing for want of training images with it, or without;
   ``difference`` is ``auroc`` less ``own``, with its interval, both on the same replicates.
 * ``finding`` is the canonical name. ``seed`` "all" is the mean over the seeds, replicate by replicate.
 * ``replicates_used``: in how many replicates there were both classes.
@@ -134,9 +135,9 @@ def _read_model(run: Path, method: str, seed: int, folder: Path, site: str, alia
         if head_site != site
     }
     others = table.filter(pl.col("finding").is_in(list(canonical)))
-    own = read_predictions(own_file).with_columns(
-        pl.col("finding").map_elements(lambda name: canonical_name(name, aliases), pl.String)
-    )
+    own = read_predictions(own_file)
+    spelled = own["finding"].unique()
+    own = own.with_columns(pl.col("finding").replace({name: canonical_name(name, aliases) for name in spelled}))
     own = own.filter(pl.col("finding").is_in(list(canonical.values())), pl.col("label").is_not_null())
     for name, meant in canonical.items():
         if meant in own["finding"]:

@@ -30,9 +30,14 @@ def cross_site_tables(run: RunTables) -> list[Row]:
 
 
 def _table(run: RunTables, method: str, rows: pl.DataFrame) -> Row:
-    cells: _Cells = {(row["finding"], row["head_site"], row["data_site"]): _cell(row) for row in rows.to_dicts()}
+    learned = _learned(run)
+    cells: _Cells = {
+        (row["finding"], row["head_site"], row["data_site"]): _cell(row, (row["finding"], row["data_site"]) in learned)
+        for row in rows.to_dicts()
+    }
     heads = {(finding, head) for finding, head, _ in cells}
     cells |= _at_home(run, method, heads)
+    agreed = {site.name for site in run.study.site if site.release_head}
     groups = []
     for finding in sorted({finding for finding, _ in heads}):
         lines = [
@@ -41,22 +46,21 @@ def _table(run: RunTables, method: str, rows: pl.DataFrame) -> Row:
             if (finding, head) in heads
         ]
         groups.append({"finding": finding, "rows": lines})
-    untested = sorted(name_at_site(finding, site) for finding, site in _released(run) - heads)
+    untested = sorted(name_at_site(finding, site) for finding, site in learned - heads if site in agreed)
     return {"method": method, "groups": groups, "untested": untested}
 
 
-def _released(run: RunTables) -> set[tuple[str, str]]:
-    """Return canonical name and site of every row of a head that was released."""
-    agreed = {site.name for site in run.study.site if site.release_head}
+def _learned(run: RunTables) -> set[tuple[str, str]]:
+    """Return canonical name and site of every row of a head that could learn: training images with, and without."""
     both = (pl.col("split") == "train") & (pl.col("positives") > 0) & (pl.col("negatives") > 0)
-    learned = run.counts.filter(both, pl.col("site").is_in(agreed))
-    return set(learned.select("canonical", "site").rows())
+    return set(run.counts.filter(both).select("canonical", "site").rows())
 
 
-def _cell(row: Row) -> Row:
+def _cell(row: Row, trained: bool) -> Row:
+    # Not by whether there is an `own`: test images of one class have none, a row that learned nothing has one.
     found = Estimate(*(row[name] for name in ("auroc", "low", "high", "positives", "negatives", "patients")))
     gap = Comparison(row["difference"], row["difference_low"], row["difference_high"], p=None, p_holm=None)
-    return _shown(found) | {"own": row["own"] is not None, "gap": interval(gap)}
+    return _shown(found) | {"trained": trained, "gap": interval(gap)}
 
 
 def _at_home(run: RunTables, method: str, heads: set[tuple[str, str]]) -> _Cells:

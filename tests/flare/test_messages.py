@@ -114,8 +114,14 @@ def test_neither_secret_nor_key_nor_head_is_in_the_message_of_a_round_with_noise
 def test_a_message_holds_the_fields_of_an_update_and_nothing_else() -> None:
     message = update_message(SiteUpdate("a", 3, 24, 0.5, STATE), STATE)
     assert set(message) == {"polyhead", "__headers__"}
-    assert set(message["polyhead"]) == {field.name for field in fields(SiteUpdate)}
+    # Which findings a site annotates is for methods that do not run between houses.
+    assert set(message["polyhead"]) == {field.name for field in fields(SiteUpdate)} - {"rows"}
     assert not message["__headers__"]
+
+
+def test_which_findings_a_site_annotates_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(UpdateError, match="row"):
+        update_message(SiteUpdate("a", 3, 24, 0.5, STATE, rows=(True, False)), STATE)
 
 
 def test_a_head_is_refused_before_it_is_sent() -> None:

@@ -1,8 +1,8 @@
 """Questions and answers as the engine carries them: plain numbers and one array, the same bits on both ends.
 
-An update's message holds the fields of a `SiteUpdate` and nothing else; results hold the columns of a `Release`; all
-other answers are one of a few words. The tensors of a message are one array, since the engine adds its own words to
-every array. Whatever arrives is checked without running any of it, or refused.
+An update's message holds the fields of a `SiteUpdate`, but for its choice of rows, and nothing else; results hold the
+columns of a `Release`; all other answers are one of a few words. The tensors of a message are one array, since the
+engine adds its own words to every array. Whatever arrives is checked without running any of it, or refused.
 """
 
 import hashlib

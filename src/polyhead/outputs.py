@@ -14,7 +14,7 @@ from polyhead.predictions import write_predictions
 from polyhead.sites import recipe_of
 from polyhead.training.dataset import SplitData
 from polyhead.training.model import SiteModel
-from polyhead.training.model_file import save_model
+from polyhead.training.model_file import model_files, save_model
 from polyhead.training.predict import predict_split, predictions_table
 
 __all__ = ["output_files", "write_outputs"]
@@ -22,8 +22,7 @@ __all__ = ["output_files", "write_outputs"]
 
 def output_files(models_to: Path, predictions_to: Path) -> list[Path]:
     """Return the files that `write_outputs` writes."""
-    files = [models_to / name for name in ("backbone.safetensors", "head.safetensors", "model.json")]
-    return [*files, predictions_to / "val.parquet", predictions_to / "test.parquet"]
+    return [*model_files(models_to), predictions_to / "val.parquet", predictions_to / "test.parquet"]
 
 
 def write_outputs(

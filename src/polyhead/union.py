@@ -31,7 +31,7 @@ from polyhead.predictions import write_predictions
 from polyhead.sites import SiteSource, recipe_of
 from polyhead.training.dataset import SplitData, load_split
 from polyhead.training.model import SiteModel
-from polyhead.training.model_file import save_model
+from polyhead.training.model_file import model_files, save_model
 from polyhead.training.predict import predict_split, predictions_table
 from polyhead.training.united import unite_heads
 
@@ -48,7 +48,6 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _NOTHING_LEARNED = "no released head has learned anything"
-_MODEL_FILES = ("backbone.safetensors", "head.safetensors", "model.json")
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def union_files(run: Path, study: StudyConfig, method: Method, seed: int, source
     if not released_columns(study, method, sources):
         return []
     folder = union_folder(run, method.name, seed)
-    return [*(folder / name for name in _MODEL_FILES), *(_predictions(folder, source.name) for source in sources)]
+    return [*model_files(folder), *(_predictions(folder, source.name) for source in sources)]
 
 
 def write_union(

@@ -21,7 +21,16 @@ from polyhead.findings import closest
 from polyhead.limited_file import read_limited
 from polyhead.study_file import check_study
 
-__all__ = ["Agreed", "agreement_of", "head_findings", "model_of", "plan_of", "read_agreement", "study_at"]
+__all__ = [
+    "Agreed",
+    "agreed_settings",
+    "agreement_of",
+    "head_findings",
+    "model_of",
+    "plan_of",
+    "read_agreement",
+    "study_at",
+]
 
 _MOST_BYTES = 2**20
 _HEADS_STAY = "between houses every head stays in its own; none is handed out. Take the key out."
@@ -86,11 +95,16 @@ def agreement_of(study: StudyConfig) -> str:
     if study.model.weights:
         check_model(study.model)
     content = {
-        "settings": study.model_dump(mode="json", exclude=_LEFT_OUT),
+        "settings": agreed_settings(study),
         "sites": sorted(site.name for site in study.site),
         "weights": study.model.weights and hash_of_weights(study.model.weights),
     }
     return json.dumps(content, sort_keys=True)
+
+
+def agreed_settings(study: StudyConfig) -> dict[str, Any]:
+    """Return a study's settings without what is each house's own, as JSON has them."""
+    return study.model_dump(mode="json", exclude=_LEFT_OUT)
 
 
 def _faults(study: StudyConfig) -> Iterator[str]:

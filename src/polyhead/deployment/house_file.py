@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from polyhead.config import StudyConfig
-from polyhead.deployment.agreed import Agreed
+from polyhead.deployment.agreed import Agreed, agreed_settings
 from polyhead.deployment.weights import hash_of_weights
 from polyhead.errors import StudyError
 from polyhead.study_file import changed_settings, check_study
@@ -49,9 +49,8 @@ def differences(agreed: Agreed, study: StudyConfig) -> list[str]:
     """Say in which settings a study differs from an agreement, as `polyhead.study_file.changed_settings` does."""
     of_all = [{"name": name, "manifest": "-"} for name in agreed.sites]
     old = check_study({**agreed.settings, "site": of_all}, Path(), "the kit's agreement")
-    now = study.model_dump(mode="json", exclude={"cache": True, "site": True, "recipe": True, "model": {"weights"}})
     names = [{"name": site.name, "manifest": "-"} for site in study.site]
-    changed = changed_settings(old, check_study({**now, "site": names}, Path(), "the study"))
+    changed = changed_settings(old, check_study({**agreed_settings(study), "site": names}, Path(), "the study"))
     was = agreed.weights.sha256[:12] if agreed.weights else "not set"
     is_ = hash_of_weights(study.model.weights)[:12] if study.model.weights else "not set"
     return sorted([*changed, *([f"model.weights: was {was}, is {is_}"] if was != is_ else [])])

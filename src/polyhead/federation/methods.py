@@ -184,11 +184,11 @@ def _share_backbone(federation: Federation) -> Sharing:
 
 
 def _share_without_batch_norm(federation: Federation) -> Sharing:
-    return Sharing(backbone=True, batch_norm=False, head=False)
+    return replace(_share_backbone(federation), batch_norm=False)
 
 
 def _share_under_a_fixed_head(federation: Federation) -> Sharing:
-    return Sharing(backbone=True, batch_norm=federation.batch_norm == "shared", head=False, fixed_head=True)
+    return replace(_share_backbone(federation), fixed_head=True)
 
 
 def _pull(federation: Federation) -> float:

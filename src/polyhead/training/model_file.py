@@ -20,11 +20,16 @@ from polyhead.training.model import SiteModel, load_state, model_state
 from polyhead.training.tensor_file import MOST_HEADER_BYTES, Stored, read_tensors, write_tensors
 from polyhead.training.weights import misfits, state_bytes
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "model_files", "save_model"]
 
 _MOST_DESCRIPTION_BYTES = 2**20
 _LONGEST_LIST = 1000
 _REMEDY = "Copy the model's folder again, whole, from the run that wrote it."
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files that `save_model` writes."""
+    return [folder / name for name in ("backbone.safetensors", "head.safetensors", "model.json")]
 
 
 def save_model(model: SiteModel, settings: Model, recipe: Recipe, about: Mapping[str, Any], folder: Path) -> None:

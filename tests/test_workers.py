@@ -116,7 +116,7 @@ def test_a_restart_after_a_kill_waits_for_what_is_still_at_work(study: Path, one
     assert again.returncode == 0
     assert contents(out) == contents(one_by_one)
     assert (moved / "state/ffl/seed-0/round-1.json").exists()
-    assert not (moved / "models").exists()
+    assert not (moved / "report.html").exists()
 
 
 @pytest.mark.slow

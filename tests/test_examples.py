@@ -100,19 +100,33 @@ def test_the_evidence_compares_a_site_only_where_its_data_are_the_same(
     finish(tmp_path, "phantoms-150", ["ffl"], {**pair, "large": ["Cardiomegaly", "Edema"]}, None)
     finish(tmp_path, "methods-150", ["central"], pair, "large+small")
     finish(tmp_path, "overlap-150", ["local", "ffl"], common, None)
-    overlap = EVIDENCE.STUDIES["overlap-150"] | {"methods": ["local", "ffl"]}
-    monkeypatch.setattr(results, "STUDIES", {**results.STUDIES, "overlap-150": overlap})
+    finish(tmp_path, "overlap-150", ["conventional"], {site: ["Pneumonia"] for site in pair}, None)
+    sent = [
+        {"method": m, "site": s, "bytes_up": 3_000_000, "seconds": 1.0} for m in ("conventional", "ffl") for s in pair
+    ]
+    pl.DataFrame(sent).write_csv(tmp_path / "overlap-150/rounds.csv")
     rows = list(results.rows(tmp_path))
-    assert sorted((row["study"], row["site"], row["findings"]) for row in rows) == [
-        ("methods-150", "large", 1),
-        ("methods-150", "small", 1),
-        ("overlap-150", "large", 2),
-        ("overlap-150", "small", 2),
+    assert sorted((row["study"], row["method"], row["against"], row["site"], row["findings"]) for row in rows) == [
+        ("methods-150", "central", "local", "large", 1),
+        ("methods-150", "central", "local", "small", 1),
+        ("overlap-150", "conventional", "local", "large", 1),
+        ("overlap-150", "conventional", "local", "small", 1),
+        # On the one finding that both annotate; of the others `conventional` knows nothing.
+        ("overlap-150", "ffl", "conventional", "large", 1),
+        ("overlap-150", "ffl", "conventional", "small", 1),
+        ("overlap-150", "ffl", "local", "large", 2),
+        ("overlap-150", "ffl", "local", "small", 2),
         # Of the helper whose labels mean nothing, or who is a phantom, there is no training alone to be held against.
-        ("phantoms-150", "small", 1),
-        ("shuffled-150", "small", 1),
-        ("size-150", "large", 1),
-        ("size-150", "small", 1),
+        ("phantoms-150", "ffl", "local", "small", 1),
+        ("shuffled-150", "ffl", "local", "small", 1),
+        ("size-150", "ffl", "local", "large", 1),
+        ("size-150", "ffl", "local", "small", 1),
+    ]
+    of_size = figures.answer(pl.DataFrame(rows), "conventional")
+    assert list(of_size.select("method", "against").iter_rows()) == [
+        ("conventional", "local"),
+        ("ffl", "local"),
+        ("ffl", "conventional"),
     ]
     assert {row["study"]: row["sent_mb"] for row in rows} == {
         study: None if study == "methods-150" else 1.5 for study in {row["study"] for row in rows}

@@ -12,15 +12,25 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# A question: its mark in the page, the site it is asked for ("" is all), and the studies and methods that answer it.
-QUESTIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
-    "size": ("small", [(f"{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)]),
-    "conventional": ("small", [(f"overlap-{n}", method) for n in (75, 150, 600) for method in ("conventional", "ffl")]),
+# A question: its mark in the page, the site it is asked for ("" is all), the studies and methods that answer it, and
+# what these are held against.
+QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
+    "size": ("small", [(f"{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)], ["local"]),
+    "conventional": (
+        "small",
+        [(f"overlap-{n}", method) for n in (75, 150, 600) for method in ("conventional", "ffl")],
+        ["local", "conventional"],
+    ),
     "phantoms": (
         "small",
         [(f"phantom-{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)],
+        ["local", "conventional"],
     ),
-    "sites": ("", [("five", "ffl"), ("matching", "conventional"), ("matching", "ffl"), ("phantom-five", "ffl")]),
+    "sites": (
+        "",
+        [("five", "ffl"), ("matching", "conventional"), ("matching", "ffl"), ("phantom-five", "ffl")],
+        ["local", "conventional"],
+    ),
     "methods": (
         "small",
         [
@@ -28,18 +38,20 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             *(("methods-150", one) for one in ("surgical", "masked", "central")),
             *[("head-150", "ffl"), ("head-150", "fedbabu"), ("full-150", "ffl")],
         ],
+        ["local"],
     ),
     "averaging": (
         "small",
         [("every-1", "ffl"), ("every-2", "ffl"), ("size-150", "ffl")]
         + [(f"every-{n}", "ffl") for n in (10, 20, 50)]
         + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("methods-150", "fedbn")],
+        ["local"],
     ),
-    "controls": ("small", [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl")]),
+    "controls": ("small", [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl")], ["local"]),
 }
 HEADER = (
-    "| study | method | site | findings | alone | gain [95 %] | p | over seeds | on validation | MB sent |\n"
-    + "|---" * 10
+    "| study | method | site | findings | against | its AUROC | gain [95 %] | p | over seeds | on validation | MB sent |\n"
+    + "|---" * 11
     + "|\n"
 )
 INK, SOFT = "#1c2733", "#8793a1"
@@ -47,17 +59,17 @@ INK, SOFT = "#1c2733", "#8793a1"
 
 def answer(results: pl.DataFrame, question: str) -> pl.DataFrame:
     """Return the rows of a question, in its order."""
-    site, wanted = QUESTIONS[question]
+    site, wanted, others = QUESTIONS[question]
     parts = [results.filter(study=study, method=method) for study, method in wanted]
-    found = pl.concat(parts) if parts else results.clear()
+    found = pl.concat(parts).filter(pl.col("against").is_in(others))
     return found.filter(site=site) if site else found
 
 
 def table(rows: pl.DataFrame) -> str:
     """Return rows as a table of the page."""
     return HEADER + "".join(
-        f"| {r['study']} | {r['method']} | {r['site']} | {r['findings']} | {r['alone']:.3f} | {r['difference']:+.3f} "
-        f"[{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} | {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} | "
+        f"| {r['study']} | {r['method']} | {r['site']} | {r['findings']} | {r['against']} | {r['reference']:.3f} | "
+        f"{r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} | {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} | "
         f"{r['validation']:+.3f} | {'all images' if r['sent_mb'] is None else format(r['sent_mb'], '.0f')} |\n"
         for r in rows.iter_rows(named=True)
     )
@@ -73,11 +85,11 @@ def forest(rows: pl.DataFrame, title: str) -> Figure:
         axes.plot([r["low"], r["high"]], [place, place], color=INK if sure else SOFT, linewidth=2)
         axes.plot([r["lowest_seed"], r["highest_seed"]], [place + 0.22] * 2, ":", color=SOFT, linewidth=1.5)
         axes.plot(r["difference"], place, "o", color=INK if sure else "white", markeredgecolor=INK)
-        labels.append(f"{r['study']}  {r['method']}  {r['site']} (mean of {r['findings']})")
+        labels.append(f"{r['study']}  {r['method']} - {r['against']}  {r['site']} (mean of {r['findings']})")
     axes.axvline(0, color=SOFT, linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    axes.set_xlabel("mean AUROC minus that of training alone (line: 95 % over patients; dotted: single seeds)")
+    axes.set_xlabel("difference of mean AUROC (line: 95 % over patients; dotted: single seeds)")
     axes.set_title(title, loc="left")
     return figure
 

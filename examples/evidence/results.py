@@ -5,6 +5,8 @@
 A row is a method of a study at a site, against training alone at the same site with the same seeds and steps: the mean
 AUROC over findings and seeds on the site's test images minus that of `local`, with its 95 % interval over patients and
 p; the same on its validation images, by which defaults are chosen; and the smallest and largest difference of a seed.
+Where a study has `conventional`, too, `ffl` is also held against that, on the findings that all annotate. `against` is
+the method that a row is held against, and `reference` its mean AUROC.
 `findings` is over how many: those that both predict, of both classes, so a row of `conventional` and one of `ffl` may
 be means over others. `central` takes the steps of all sites together, and sends no updates but every image: there
 `sent_mb` is blank. What is not finished is left out, and so is a site whose data are not those of its training alone.
@@ -30,13 +32,15 @@ BASE = "size-150"
 
 
 def rows(runs: Path) -> Iterator[dict[str, object]]:
-    """Yield a row for each study, site and method that shares, of what is finished."""
+    """Yield a row for each study, site and method that shares and what that is held against, of what is finished."""
     for study, about in STUDIES.items():
         alone = study if "local" in about["methods"] else BASE
         for method in about["methods"]:
             if method != "local" and finished(runs / study) and finished(runs / alone):
                 for site in alike(study, alone):
-                    yield row(runs, study, method, alone, site)
+                    yield row(runs, study, method, alone, site, "local")
+                    if method == "ffl" and "conventional" in about["methods"]:
+                        yield row(runs, study, method, study, site, "conventional")
 
 
 def alike(study: str, alone: str) -> list[str]:
@@ -49,14 +53,14 @@ def finished(run: Path) -> bool:
     return (run / "report.html").exists()
 
 
-def row(runs: Path, study: str, method: str, alone: str, site: str) -> dict[str, object]:
-    """Compare a method with training alone at a site."""
-    ours, reference = models(runs / study, method)[site], models(runs / alone, "local")[site]
+def row(runs: Path, study: str, method: str, other: str, site: str, against: str) -> dict[str, object]:
+    """Compare a method with another of another study, or of the same, at a site."""
+    ours, reference = models(runs / study, method)[site], models(runs / other, against)[site]
     test = compared(ours, reference, "test")
     rounds = pl.read_csv(runs / study / "rounds.csv").filter(method=method)
     here = rounds.filter(site=site)
     return {
-        **{"study": study, "method": method, "site": site, "seeds": len(ours)},
+        **{"study": study, "method": method, "site": site, "against": against, "seeds": len(ours)},
         **test,
         "validation": compared(ours, reference, "val")["difference"],
         "sent_mb": float(here["bytes_up"].sum()) / len(ours) / 1e6 if len(here) else None,
@@ -85,9 +89,9 @@ def compared(ours: list[Model], reference: list[Model], split: str) -> dict[str,
         .select(pl.col("ours") - pl.col("reference"))
         .to_series()
     )
-    alone = found.metrics.filter(pl.col("finding").is_in(common), method="reference", seed="all", metric="auroc")
+    held = found.metrics.filter(pl.col("finding").is_in(common), method="reference", seed="all", metric="auroc")
     return {
-        **{"findings": alone["value"].count(), "alone": alone["value"].mean(), "difference": mean["difference"]},
+        **{"findings": held["value"].count(), "reference": held["value"].mean(), "difference": mean["difference"]},
         **{key: mean[key] for key in ("low", "high", "p")},
         **{"lowest_seed": seeds.min(), "highest_seed": seeds.max()},
     }

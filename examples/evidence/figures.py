@@ -49,11 +49,8 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
     ),
     "controls": ("small", [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl")], ["local"]),
 }
-HEADER = (
-    "| study | method | site | findings | against | its AUROC | gain [95 %] | p | over seeds | on validation | MB sent |\n"
-    + "|---" * 11
-    + "|\n"
-)
+COLUMNS = ["study", "method", "site", "findings", "against", "its AUROC", "gain [95 %]", "p", "over seeds"]
+HEADER = f"| {' | '.join([*COLUMNS, 'on validation', 'MB sent'])} |\n{'|---' * 11}|\n"
 INK, SOFT = "#1c2733", "#8793a1"
 
 
@@ -68,9 +65,10 @@ def answer(results: pl.DataFrame, question: str) -> pl.DataFrame:
 def table(rows: pl.DataFrame) -> str:
     """Return rows as a table of the page."""
     return HEADER + "".join(
-        f"| {r['study']} | {r['method']} | {r['site']} | {r['findings']} | {r['against']} | {r['reference']:.3f} | "
-        f"{r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} | {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} | "
-        f"{r['validation']:+.3f} | {'all images' if r['sent_mb'] is None else format(r['sent_mb'], '.0f')} |\n"
+        f"| {r['study']} | {r['method']} | {r['site']} | {r['findings']} | {r['against']} | {r['reference']:.3f} "
+        f"| {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} "
+        f"| {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} | {r['validation']:+.3f} "
+        f"| {'all images' if r['sent_mb'] is None else format(r['sent_mb'], '.0f')} |\n"
         for r in rows.iter_rows(named=True)
     )
 

@@ -110,6 +110,34 @@ def test_a_child_speaks_with_its_parent(house: House) -> None:
     assert heard == [b"yes"]
 
 
+def test_each_end_reads_a_whole_frame_with_one_call(house: House) -> None:
+    child, over, ends, read = InnerDriver(), threading.Event(), [], []
+
+    def changed(line: Any) -> None:
+        line.read_frame_loop = lambda: over.wait(30)
+        ends.append(line.sock)
+
+    def read_both_ways(line: Any) -> None:
+        if over.is_set():
+            return
+        wait_for(lambda: bool(ends))
+        # What the kernel holds at a time is less: the other end writes on while this one reads.
+        for writer, reader in ((ends[0], line.sock), (line.sock, ends[0])):
+            writing = threading.Thread(target=writer.sendall, args=[bytes(2**20)])
+            writing.start()
+            read.append(reader.recv_into(bytearray(2**20), 2**20))
+            if read[-1] < 2**20:
+                reader.close()
+            writing.join(30)
+        over.set()
+        line.close()
+
+    house.driver.register_conn_monitor(SimpleNamespace(state_change=changed))
+    child.register_conn_monitor(SimpleNamespace(state_change=read_both_ways))
+    child.connect(connector(child, house.name, Mode.ACTIVE))
+    assert read == [2**20, 2**20]
+
+
 def test_nothing_listens_on_a_port_and_no_file_is_left(house: House) -> None:
     assert house.driver.server.socket.family is socket.AF_UNIX
     assert house.driver.server.server_address[:1] == b"\0"

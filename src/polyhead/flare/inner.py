@@ -70,7 +70,7 @@ class InnerDriver(TcpDriver):
             If who listens is another user.
         """
         self.connector = connector
-        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        line = _Line(socket.AF_UNIX, socket.SOCK_STREAM)
         line.connect(_address(connector))
         if not _is_ours(line):
             line.close()
@@ -81,6 +81,17 @@ class InnerDriver(TcpDriver):
         self.close_connection(connection)
 
 
+class _Line(socket.socket):
+    """Reads a frame of the engine, of a megabyte, with one call.
+
+    The kernel holds a fifth of one at a time. Each further call has to wait its turn among the threads of its process,
+    of which a server with several sites has dozens.
+    """
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        return super().recv_into(buffer, nbytes, flags | socket.MSG_WAITALL)
+
+
 class _Door(ThreadingUnixStreamServer):
     """Where a house's process listens."""
 
@@ -88,6 +99,11 @@ class _Door(ThreadingUnixStreamServer):
         # What the engine's handler of lines looks for.
         self.driver, self.connector, self.ssl_context = driver, connector, None
         super().__init__(_address(connector), ConnectionHandler)
+
+    def get_request(self) -> tuple[_Line, Any]:
+        """Take a line."""
+        taken, address = self.socket.accept()
+        return _Line(fileno=taken.detach()), address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse another user's line, before a byte of it is read."""

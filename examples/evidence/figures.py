@@ -36,7 +36,7 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
         [
             *[("size-150", "ffl"), *(("methods-150", one) for one in ("fedbn", "fedprox", "fedavgm", "fedadam"))],
             *(("methods-150", one) for one in ("surgical", "masked", "central")),
-            *[("head-150", "ffl"), ("head-150", "fedbabu"), ("full-150", "ffl")],
+            *[("head-150", "ffl"), ("head-150", "fedbabu"), ("full-150", "ffl"), ("long-150", "ffl")],
         ],
         ["local"],
     ),

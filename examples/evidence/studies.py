@@ -6,8 +6,8 @@
 
 Each study is written to OUT/NAME.toml, an ordinary study file, and run into OUT/NAME; what is finished is not run
 again. They read the real radiographs beside the checkout (see examples/README.md), but for those that begin with
-"phantom", whose images are drawn first. All share one small network, five seeds and, but for "long", 400 optimizer steps
-at each site; what differs is said in `STUDIES`. No setting of a study was chosen by its test data.
+"phantom", whose images are drawn first. All share one small network, five seeds and, but for "long", 400 optimizer
+steps at each site; what differs is said in `STUDIES`. No setting of a study was chosen by its test data.
 """
 
 import argparse

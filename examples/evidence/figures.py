@@ -36,7 +36,8 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
         [
             *[("size-150", "ffl"), *(("methods-150", one) for one in ("fedbn", "fedprox", "fedavgm", "fedadam"))],
             *(("methods-150", one) for one in ("surgical", "masked", "central")),
-            *[("head-150", "ffl"), ("head-150", "fedbabu"), ("full-150", "ffl"), ("long-150", "ffl")],
+            *[("slower-150", "fedavgm"), ("slower-150", "fedadam"), ("head-150", "ffl"), ("head-150", "fedbabu")],
+            *[("full-150", "ffl"), ("long-150", "ffl")],
         ],
         ["local"],
     ),
@@ -50,7 +51,7 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
     "controls": ("small", [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl")], ["local"]),
 }
 COLUMNS = ["study", "method", "site", "findings", "against", "its AUROC", "gain [95 %]", "p", "over seeds"]
-HEADER = f"| {' | '.join([*COLUMNS, 'on validation', 'MB sent'])} |\n{'|---' * 11}|\n"
+HEADER = f"| {' | '.join([*COLUMNS, 'on validation [95 %]', 'MB sent'])} |\n{'|---' * 11}|\n"
 INK, SOFT = "#1c2733", "#8793a1"
 
 
@@ -67,7 +68,8 @@ def table(rows: pl.DataFrame) -> str:
     return HEADER + "".join(
         f"| {r['study']} | {r['method']} | {r['site']} | {r['findings']} | {r['against']} | {r['reference']:.3f} "
         f"| {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} "
-        f"| {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} | {r['validation']:+.3f} "
+        f"| {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} "
+        f"| {r['validation_difference']:+.3f} [{r['validation_low']:+.3f}, {r['validation_high']:+.3f}] "
         f"| {'all images' if r['sent_mb'] is None else format(r['sent_mb'], '.0f')} |\n"
         for r in rows.iter_rows(named=True)
     )

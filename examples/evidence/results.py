@@ -4,9 +4,9 @@
 
 A row is a method of a study at a site, against training alone at the same site with the same seeds and steps: the mean
 AUROC over findings and seeds on the site's test images minus that of `local`, with its 95 % interval over patients and
-p; the same on its validation images, by which defaults are chosen; and the smallest and largest difference of a seed.
-Where a study has `conventional`, too, `ffl` is also held against that, on the findings that all annotate. `against` is
-the method that a row is held against, and `reference` its mean AUROC.
+p; the smallest and the largest difference of a seed; and the difference on the site's validation images, by which
+defaults are chosen, with its interval. Where a study has `conventional`, too, `ffl` is also held against that, on the
+findings that all annotate. `against` is the method that a row is held against, and `reference` its mean AUROC.
 `findings` is over how many: those that both predict, of both classes, so a row of `conventional` and one of `ffl` may
 be means over others. `central` takes the steps of all sites together, and sends no updates but every image: there
 `sent_mb` is blank. What is not finished is left out, and so is a site whose data are not those of its training alone.
@@ -56,13 +56,13 @@ def finished(run: Path) -> bool:
 def row(runs: Path, study: str, method: str, other: str, site: str, against: str) -> dict[str, object]:
     """Compare a method with another of another study, or of the same, at a site."""
     ours, reference = models(runs / study, method)[site], models(runs / other, against)[site]
-    test = compared(ours, reference, "test")
+    test, validation = compared(ours, reference, "test"), compared(ours, reference, "val")
     rounds = pl.read_csv(runs / study / "rounds.csv").filter(method=method)
     here = rounds.filter(site=site)
     return {
         **{"study": study, "method": method, "site": site, "against": against, "seeds": len(ours)},
         **test,
-        "validation": compared(ours, reference, "val")["difference"],
+        **{f"validation_{key}": validation[key] for key in ("difference", "low", "high")},
         "sent_mb": float(here["bytes_up"].sum()) / len(ours) / 1e6 if len(here) else None,
         "seconds": float(rounds["seconds"].sum()) / len(ours),
     }

@@ -96,6 +96,12 @@ STUDIES: dict[str, dict[str, Any]] = {
         "federation": averaged(5, finetune="head"),
     },
     "full-150": {"site": pair(150), "methods": ["local", "ffl"], "federation": averaged(5, finetune="full")},
+    # The server's rules with a tenth and a third of their learning rates.
+    "slower-150": {
+        "site": pair(150),
+        "methods": ["fedavgm", "fedadam"],
+        "federation": averaged(5, server_learning_rate=0.1, server_adam_learning_rate=0.003),
+    },
     # Longer: three times the optimizer steps, for training alone, too.
     "long-150": {"site": pair(150), "methods": ["local", "ffl"], "federation": averaged(5, 3 * STEPS)},
     # How often to average, beside size-150, which averages every 5 steps.

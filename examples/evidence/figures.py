@@ -28,7 +28,13 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
     ),
     "sites": (
         "",
-        [("five", "ffl"), ("matching", "conventional"), ("matching", "ffl"), ("phantom-five", "ffl")],
+        [
+            ("five", "ffl"),
+            ("five", "fedbn"),
+            ("matching", "conventional"),
+            ("matching", "ffl"),
+            ("phantom-five", "ffl"),
+        ],
         ["local", "conventional"],
     ),
     "methods": (
@@ -48,7 +54,11 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
         + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("methods-150", "fedbn")],
         ["local"],
     ),
-    "controls": ("small", [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl")], ["local"]),
+    "controls": (
+        "small",
+        [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl"), ("phantoms-fedbn-150", "fedbn")],
+        ["local"],
+    ),
 }
 COLUMNS = ["study", "method", "site", "findings", "against", "its AUROC", "gain [95 %]", "p", "over seeds"]
 HEADER = f"| {' | '.join([*COLUMNS, 'on validation [95 %]', 'MB sent'])} |\n{'|---' * 11}|\n"

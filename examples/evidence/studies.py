@@ -86,7 +86,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         for n in (75, 150, 600)
     },
     # C: five hospitals.
-    "five": {"site": FIVE, "methods": ["local", "ffl"]},
+    "five": {"site": FIVE, "methods": ["local", "ffl", "fedbn"]},
     "matching": {"site": NIH, "methods": ["local", "conventional", "ffl"]},
     # Each method, beside size-150.
     "methods-150": {"site": pair(150), "methods": OTHERS},
@@ -112,6 +112,8 @@ STUDIES: dict[str, dict[str, Any]] = {
     # Controls: is a gain the doing of the helper's labels, or of its images at all?
     "shuffled-150": {"site": pair(150, shuffle_labels=True), "methods": ["ffl"]},
     "phantoms-150": {"site": [pair(150)[0], drawn(LARGE)], "methods": ["ffl"]},
+    # With images so unlike, is it BatchNorm?
+    "phantoms-fedbn-150": {"site": [pair(150)[0], drawn(LARGE)], "methods": ["fedbn"]},
     # The same three designs on phantoms.
     **{f"phantom-size-{n}": {"site": drawn_pair(n), "methods": ["local", "ffl"]} for n in (75, 150, 600)},
     **{

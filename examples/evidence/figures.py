@@ -51,6 +51,7 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
         "small",
         [("every-1", "ffl"), ("every-2", "ffl"), ("size-150", "ffl")]
         + [(f"every-{n}", "ffl") for n in (10, 20, 50)]
+        + [("size-75", "ffl"), ("every-20-75", "ffl"), ("every-50-75", "ffl")]
         + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("methods-150", "fedbn")],
         ["local"],
     ),

@@ -34,7 +34,7 @@ BASE = "size-150"
 def rows(runs: Path) -> Iterator[dict[str, object]]:
     """Yield a row for each study, site and method that shares and what that is held against, of what is finished."""
     for study, about in STUDIES.items():
-        alone = study if "local" in about["methods"] else BASE
+        alone = study if "local" in about["methods"] else about.get("alone", BASE)
         for method in about["methods"]:
             if method != "local" and finished(runs / study) and finished(runs / alone):
                 for site in alike(study, alone):

@@ -77,6 +77,7 @@ def drawn_pair(images: int, common: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 OTHERS = ["fedbn", "fedprox", "fedavgm", "fedadam", "surgical", "masked", "central"]
 
+# "alone" is the study whose `local` a study without one is held against: by default size-150.
 STUDIES: dict[str, dict[str, Any]] = {
     # A: no finding in common, by the size of the small hospital.
     **{f"size-{n}": {"site": pair(n), "methods": ["local", "ffl"]} for n in (75, 150, 600)},
@@ -104,8 +105,12 @@ STUDIES: dict[str, dict[str, Any]] = {
     },
     # Longer: three times the optimizer steps, for training alone, too.
     "long-150": {"site": pair(150), "methods": ["local", "ffl"], "federation": averaged(5, 3 * STEPS)},
-    # How often to average, beside size-150, which averages every 5 steps.
+    # How often to average, beside size-150 and size-75, which average every 5 steps.
     **{f"every-{n}": {"site": pair(150), "methods": ["ffl"], "federation": averaged(n)} for n in (1, 2, 10, 20, 50)},
+    **{
+        f"every-{n}-75": {"site": pair(75), "methods": ["ffl"], "federation": averaged(n), "alone": "size-75"}
+        for n in (20, 50)
+    },
     "examples-150": {"site": pair(150), "methods": ["ffl"], "federation": averaged(5, weighting="examples")},
     "reset-150": {"site": pair(150), "methods": ["ffl"], "training": {"optimizer_state": "reset"}},
     "half-150": {"site": pair(150), "methods": ["ffl"], "federation": averaged(5, transfer="half")},

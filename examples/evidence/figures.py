@@ -63,6 +63,11 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
 }
 COLUMNS = ["study", "method", "site", "findings", "against", "its AUROC", "gain [95 %]", "p", "over seeds"]
 HEADER = f"| {' | '.join([*COLUMNS, 'on validation [95 %]', 'MB sent'])} |\n{'|---' * 11}|\n"
+# Steps between averages, by training images of the small hospital and study.
+EVERY = {
+    150: {"size-150": 5, **{f"every-{n}": n for n in (1, 2, 10, 20, 50)}},
+    75: {"size-75": 5, "every-20-75": 20, "every-50-75": 50},
+}
 INK, SOFT = "#1c2733", "#8793a1"
 
 
@@ -100,26 +105,31 @@ def forest(rows: pl.DataFrame, title: str) -> Figure:
     axes.axvline(0, color=SOFT, linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    axes.set_xlabel("difference of mean AUROC (line: 95 % over patients; dotted: single seeds)")
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel("difference of mean AUROC; line: 95 %, dotted: single seeds")
     axes.set_title(title, loc="left")
     return figure
 
 
 def averaging(rows: pl.DataFrame) -> Figure:
-    """Draw gain and bytes against how often the sites average."""
+    """Draw gain and bytes against how often the sites average, a line for each size of the small hospital."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes: Axes = figure.subplots()
-    steps = {"size-150": 5, **{f"every-{n}": n for n in (1, 2, 10, 20, 50)}}
-    points = sorted(
-        (r["sent_mb"], r["difference"], r["low"], r["high"], steps[r["study"]])
-        for r in rows.filter(pl.col("study").is_in(list(steps))).iter_rows(named=True)
-    )
-    for megabytes, difference, low, high, every in points:
-        axes.plot([megabytes, megabytes], [low, high], color=SOFT)
-        axes.annotate(f" {every}", (megabytes, difference), color=INK)
-    axes.plot([p[0] for p in points], [p[1] for p in points], "o-", color=INK)
+    for place, (images, names) in enumerate(EVERY.items()):
+        found = rows.filter(pl.col("study").is_in(list(names))).sort("sent_mb")
+        # Side by side where both sent the same.
+        sent = (found["sent_mb"] * (1 + 0.03 * place)).to_list()
+        colour = (INK, SOFT)[place]
+        axes.vlines(sent, found["low"].to_list(), found["high"].to_list(), color=colour, linewidth=1)
+        axes.plot(sent, found["difference"].to_list(), "o-", color=colour, label=f"{images} training images")
+        for x, study, y in zip(sent, found["study"], found["difference"], strict=True):
+            axes.annotate(f" {names[study]}", (x, y), color=colour)
     axes.axhline(0, color=SOFT, linewidth=0.8)
     axes.set_xscale("log")
+    ticks = [20, 50, 100, 200, 500, 1000]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.legend(frameon=False)
     axes.set_xlabel("MB that the small hospital sends in all (beside each point: optimizer steps between averages)")
     axes.set_ylabel("gain in mean AUROC")
     return figure

@@ -12,6 +12,11 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+# Steps between averages, by training images of the small hospital and study.
+EVERY = {
+    150: {"every-1": 1, "every-2": 2, "size-150": 5, "every-10": 10, "every-20": 20, "every-50": 50},
+    75: {"size-75": 5, "every-20-75": 20, "every-50-75": 50},
+}
 # A question: its mark in the page, the site it is asked for ("" is all), the studies and methods that answer it, and
 # what these are held against.
 QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
@@ -49,9 +54,7 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
     ),
     "averaging": (
         "small",
-        [("every-1", "ffl"), ("every-2", "ffl"), ("size-150", "ffl")]
-        + [(f"every-{n}", "ffl") for n in (10, 20, 50)]
-        + [("size-75", "ffl"), ("every-20-75", "ffl"), ("every-50-75", "ffl")]
+        [(study, "ffl") for studies in EVERY.values() for study in studies]
         + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("methods-150", "fedbn")],
         ["local"],
     ),
@@ -63,11 +66,6 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
 }
 COLUMNS = ["study", "method", "site", "findings", "against", "its AUROC", "gain [95 %]", "p", "over seeds"]
 HEADER = f"| {' | '.join([*COLUMNS, 'on validation [95 %]', 'MB sent'])} |\n{'|---' * 11}|\n"
-# Steps between averages, by training images of the small hospital and study.
-EVERY = {
-    150: {"size-150": 5, **{f"every-{n}": n for n in (1, 2, 10, 20, 50)}},
-    75: {"size-75": 5, "every-20-75": 20, "every-50-75": 50},
-}
 INK, SOFT = "#1c2733", "#8793a1"
 
 

@@ -55,7 +55,7 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
     "averaging": (
         "small",
         [(study, "ffl") for studies in EVERY.values() for study in studies]
-        + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("methods-150", "fedbn")],
+        + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("fedbn-75", "fedbn")],
         ["local"],
     ),
     "controls": (

@@ -90,7 +90,11 @@ STUDIES: dict[str, dict[str, Any]] = {
     "five": {"site": FIVE, "methods": ["local", "ffl", "fedbn"]},
     "matching": {"site": NIH, "methods": ["local", "conventional", "ffl"]},
     # Each method, beside size-150.
-    "methods-150": {"site": pair(150), "methods": OTHERS},
+    "methods-150": {
+        "site": pair(150),
+        "methods": OTHERS,
+        "federation": averaged(5, server_learning_rate=1.0, server_adam_learning_rate=0.01),
+    },
     "head-150": {
         "site": pair(150),
         "methods": ["local", "ffl", "fedbabu"],
@@ -111,6 +115,8 @@ STUDIES: dict[str, dict[str, Any]] = {
         f"every-{n}-75": {"site": pair(75), "methods": ["ffl"], "federation": averaged(n), "alone": "size-75"}
         for n in (20, 50)
     },
+    # With BatchNorm at home, beside every-20-75.
+    "fedbn-75": {"site": pair(75), "methods": ["fedbn"], "federation": averaged(20), "alone": "size-75"},
     "examples-150": {"site": pair(150), "methods": ["ffl"], "federation": averaged(5, weighting="examples")},
     "reset-150": {"site": pair(150), "methods": ["ffl"], "training": {"optimizer_state": "reset"}},
     "half-150": {"site": pair(150), "methods": ["ffl"], "federation": averaged(5, transfer="half")},

@@ -108,6 +108,9 @@ def test_the_evidence_compares_a_site_only_where_its_data_are_the_same(
     finish(tmp_path, "overlap-150", ["conventional"], {site: ["Pneumonia"] for site in pair}, None)
     rows = list(results.rows(tmp_path))
     assert sorted((row["study"], row["method"], row["against"], row["site"], row["findings"]) for row in rows) == [
+        # Beside `ffl` under the same settings, of another study.
+        ("methods-150", "central", "ffl of size-150", "large", 1),
+        ("methods-150", "central", "ffl of size-150", "small", 1),
         ("methods-150", "central", "local", "large", 1),
         ("methods-150", "central", "local", "small", 1),
         ("overlap-150", "conventional", "local", "large", 1),
@@ -132,5 +135,16 @@ def test_the_evidence_compares_a_site_only_where_its_data_are_the_same(
     assert {row["study"]: row["sent_mb"] for row in rows} == {
         study: None if study == "methods-150" else 1.5 for study in {row["study"] for row in rows}
     }
-    (line,) = figures.table(pl.DataFrame(rows).filter(study="methods-150", site="small")).splitlines()[2:]
+    (line,) = figures.table(pl.DataFrame(rows).filter(study="methods-150", site="small", against="local")).splitlines()[
+        2:
+    ]
     assert line.endswith("| all images |")
+
+
+def test_every_row_that_a_figure_asks_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "evidence")
+    results, figures = script("results"), script("figures")
+    for _, wanted, others in figures.QUESTIONS.values():
+        for study, method in wanted:
+            made = {results.label(study, *pair) for pair in results.held_against(study, method)}
+            assert made & set(others), (study, method, others)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 # Steps between averages, by training images of the small hospital and study.
 EVERY = {
     150: {"every-1": 1, "every-2": 2, "size-150": 5, "every-10": 10, "every-20": 20, "every-50": 50},
-    75: {"size-75": 5, "every-20-75": 20, "every-50-75": 50},
+    75: {"size-75": 5, "every-10-75": 10, "every-20-75": 20, "every-50-75": 50},
 }
 # A question: its mark in the page, the site it is asked for ("" is all), the studies and methods that answer it, and
 # what these are held against.
@@ -63,7 +63,24 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
         [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl"), ("phantoms-fedbn-150", "fedbn")],
         ["local"],
     ),
+    "often": (
+        "",
+        [(f"every-{n}", "ffl") for n in (1, 2, 10, 20, 50)]
+        + [(f"every-{n}", "ffl") for n in ("10-75", "20-75", "50-75", "10-five")],
+        ["ffl of size-150", "ffl of size-75", "ffl of five"],
+    ),
+    "choices": (
+        "",
+        [
+            *[("methods-150", "fedbn"), ("fedbn-75", "fedbn"), ("five", "fedbn"), ("phantoms-fedbn-150", "fedbn")],
+            *[("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl")],
+            *((study, rule) for study in ("methods-150", "slower-150") for rule in ("fedavgm", "fedadam")),
+        ],
+        ["ffl", "ffl of size-150", "ffl of every-20-75", "ffl of phantoms-150"],
+    ),
 }
+# By what defaults are chosen: these figures show the differences on validation images.
+BY_VALIDATION = ["often", "choices"]
 COLUMNS = ["study", "method", "site", "findings", "against", "its AUROC", "gain [95 %]", "p", "over seeds"]
 HEADER = f"| {' | '.join([*COLUMNS, 'on validation [95 %]', 'MB sent'])} |\n{'|---' * 11}|\n"
 INK, SOFT = "#1c2733", "#8793a1"
@@ -89,22 +106,25 @@ def table(rows: pl.DataFrame) -> str:
     )
 
 
-def forest(rows: pl.DataFrame, title: str) -> Figure:
-    """Draw the gain of each row with its interval, and the span of the single seeds."""
+def forest(rows: pl.DataFrame, title: str, prefix: str = "") -> Figure:
+    """Draw the differences on test images with their intervals and the spans of the single seeds; or on validation."""
     figure = Figure(figsize=(8, 1 + 0.32 * len(rows)), layout="constrained")
     axes: Axes = figure.subplots()
     labels = []
     for place, r in enumerate(rows.iter_rows(named=True)):
-        sure = r["low"] > 0 or r["high"] < 0
-        axes.plot([r["low"], r["high"]], [place, place], color=INK if sure else SOFT, linewidth=2)
-        axes.plot([r["lowest_seed"], r["highest_seed"]], [place + 0.22] * 2, ":", color=SOFT, linewidth=1.5)
-        axes.plot(r["difference"], place, "o", color=INK if sure else "white", markeredgecolor=INK)
+        middle, low, high = (r[f"{prefix}{key}"] for key in ("difference", "low", "high"))
+        sure = low > 0 or high < 0
+        axes.plot([low, high], [place, place], color=INK if sure else SOFT, linewidth=2)
+        if not prefix:
+            axes.plot([r["lowest_seed"], r["highest_seed"]], [place + 0.22] * 2, ":", color=SOFT, linewidth=1.5)
+        axes.plot(middle, place, "o", color=INK if sure else "white", markeredgecolor=INK)
         labels.append(f"{r['study']}  {r['method']} - {r['against']}  {r['site']} (mean of {r['findings']})")
     axes.axvline(0, color=SOFT, linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel("difference of mean AUROC; line: 95 %, dotted: single seeds")
+    about = " on validation images; line: 95 %" if prefix else "; line: 95 %, dotted: single seeds"
+    axes.set_xlabel(f"difference of mean AUROC{about}")
     axes.set_title(title, loc="left")
     return figure
 
@@ -154,7 +174,8 @@ def main() -> None:
         if rows.is_empty():
             continue
         page = between(page, f"<!-- {question} -->\n", f"<!-- end of {question} -->", table(rows))
-        figure = averaging(rows) if question == "averaging" else forest(rows, question)
+        prefix = "validation_" if question in BY_VALIDATION else ""
+        figure = averaging(rows) if question == "averaging" else forest(rows, question, prefix)
         figure.savefig(images / f"evidence-{question}.png", dpi=110, metadata={"Software": None})
     options.page.write_text(page)
 

@@ -6,7 +6,8 @@ A row is a method of a study at a site, against training alone at the same site 
 AUROC over findings and seeds on the site's test images minus that of `local`, with its 95 % interval over patients and
 p; the smallest and the largest difference of a seed; and the difference on the site's validation images, by which
 defaults are chosen, with its interval. Where a study has `conventional`, too, `ffl` is also held against that, on the
-findings that all annotate. `against` is the method that a row is held against, and `reference` its mean AUROC.
+findings that all annotate; and what differs in one setting or in the method is held against the `ffl` beside it.
+`against` is the method that a row is held against, of which study if of another, and `reference` its mean AUROC.
 `findings` is over how many: those that both predict, of both classes, so a row of `conventional` and one of `ffl` may
 be means over others. `central` takes the steps of all sites together, and sends no updates but every image: there
 `sent_mb` is blank. What is not finished is left out, and so is a site whose data are not those of its training alone.
@@ -34,18 +35,34 @@ BASE = "size-150"
 def rows(runs: Path) -> Iterator[dict[str, object]]:
     """Yield a row for each study, site and method that shares and what that is held against, of what is finished."""
     for study, about in STUDIES.items():
-        alone = study if "local" in about["methods"] else about.get("alone", BASE)
         for method in about["methods"]:
-            if method != "local" and finished(runs / study) and finished(runs / alone):
-                for site in alike(study, alone):
-                    yield row(runs, study, method, alone, site, "local")
-                    if method == "ffl" and "conventional" in about["methods"]:
-                        yield row(runs, study, method, study, site, "conventional")
+            for other, against in held_against(study, method):
+                if finished(runs / study) and finished(runs / other):
+                    for site in alike(study, other):
+                        yield row(runs, study, method, other, site, against)
 
 
-def alike(study: str, alone: str) -> list[str]:
+def held_against(study: str, method: str) -> list[tuple[str, str]]:
+    """Return what a method of a study is held against: studies, and a method of each."""
+    about = STUDIES[study]
+    if method == "local":
+        return []
+    found = [(study if "local" in about["methods"] else about.get("alone", BASE), "local")]
+    if method == "ffl" and "conventional" in about["methods"]:
+        found.append((study, "conventional"))
+    if "beside" in about:
+        found.append((about["beside"], "ffl"))
+    return [pair for pair in found if pair != (study, method)]
+
+
+def label(study: str, other: str, against: str) -> str:
+    """Return how a row calls what it is held against."""
+    return against if against == "local" or other == study else f"{against} of {other}"
+
+
+def alike(study: str, other: str) -> list[str]:
     """Return the sites that two studies give the same images and labels: only there can their models be compared."""
-    return sorted(site["name"] for site in STUDIES[study]["site"] if site in STUDIES[alone]["site"])
+    return sorted(site["name"] for site in STUDIES[study]["site"] if site in STUDIES[other]["site"])
 
 
 def finished(run: Path) -> bool:
@@ -60,7 +77,7 @@ def row(runs: Path, study: str, method: str, other: str, site: str, against: str
     rounds = pl.read_csv(runs / study / "rounds.csv").filter(method=method)
     here = rounds.filter(site=site)
     return {
-        **{"study": study, "method": method, "site": site, "against": against, "seeds": len(ours)},
+        **{"study": study, "method": method, "site": site, "against": label(study, other, against), "seeds": len(ours)},
         **test,
         **{f"validation_{key}": validation[key] for key in ("difference", "low", "high")},
         "sent_mb": float(here["bytes_up"].sum()) / len(ours) / 1e6 if len(here) else None,

@@ -77,7 +77,8 @@ def drawn_pair(images: int, common: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 OTHERS = ["fedbn", "fedprox", "fedavgm", "fedadam", "surgical", "masked", "central"]
 
-# "alone" is the study whose `local` a study without one is held against: by default size-150.
+# "alone" is the study whose `local` a study without one is held against: by default size-150. "beside" is a study from
+# whose `ffl` this one differs in a setting or in the method, and against which it is held, too.
 STUDIES: dict[str, dict[str, Any]] = {
     # A: no finding in common, by the size of the small hospital.
     **{f"size-{n}": {"site": pair(n), "methods": ["local", "ffl"]} for n in (75, 150, 600)},
@@ -87,13 +88,21 @@ STUDIES: dict[str, dict[str, Any]] = {
         for n in (75, 150, 600)
     },
     # C: five hospitals.
-    "five": {"site": FIVE, "methods": ["local", "ffl", "fedbn"]},
+    "five": {"site": FIVE, "methods": ["local", "ffl", "fedbn"], "beside": "five"},
+    "every-10-five": {
+        "site": FIVE,
+        "methods": ["ffl", "fedbn"],
+        "federation": averaged(10),
+        "alone": "five",
+        "beside": "five",
+    },
     "matching": {"site": NIH, "methods": ["local", "conventional", "ffl"]},
     # Each method, beside size-150.
     "methods-150": {
         "site": pair(150),
         "methods": OTHERS,
         "federation": averaged(5, server_learning_rate=1.0, server_adam_learning_rate=0.01),
+        "beside": "size-150",
     },
     "head-150": {
         "site": pair(150),
@@ -106,25 +115,50 @@ STUDIES: dict[str, dict[str, Any]] = {
         "site": pair(150),
         "methods": ["fedavgm", "fedadam"],
         "federation": averaged(5, server_learning_rate=0.1, server_adam_learning_rate=0.003),
+        "beside": "size-150",
     },
     # Longer: three times the optimizer steps, for training alone, too.
     "long-150": {"site": pair(150), "methods": ["local", "ffl"], "federation": averaged(5, 3 * STEPS)},
     # How often to average, beside size-150 and size-75, which average every 5 steps.
-    **{f"every-{n}": {"site": pair(150), "methods": ["ffl"], "federation": averaged(n)} for n in (1, 2, 10, 20, 50)},
     **{
-        f"every-{n}-75": {"site": pair(75), "methods": ["ffl"], "federation": averaged(n), "alone": "size-75"}
-        for n in (20, 50)
+        f"every-{n}": {"site": pair(150), "methods": ["ffl"], "federation": averaged(n), "beside": "size-150"}
+        for n in (1, 2, 10, 20, 50)
+    },
+    **{
+        f"every-{n}-75": {
+            "site": pair(75),
+            "methods": ["ffl"],
+            "federation": averaged(n),
+            "alone": "size-75",
+            "beside": "size-75",
+        }
+        for n in (10, 20, 50)
     },
     # With BatchNorm at home, beside every-20-75.
-    "fedbn-75": {"site": pair(75), "methods": ["fedbn"], "federation": averaged(20), "alone": "size-75"},
-    "examples-150": {"site": pair(150), "methods": ["ffl"], "federation": averaged(5, weighting="examples")},
-    "reset-150": {"site": pair(150), "methods": ["ffl"], "training": {"optimizer_state": "reset"}},
-    "half-150": {"site": pair(150), "methods": ["ffl"], "federation": averaged(5, transfer="half")},
+    "fedbn-75": {
+        "site": pair(75),
+        "methods": ["fedbn"],
+        "federation": averaged(20),
+        "alone": "size-75",
+        "beside": "every-20-75",
+    },
+    **{
+        name: {"site": pair(150), "methods": ["ffl"], "beside": "size-150", **more}
+        for name, more in {
+            "examples-150": {"federation": averaged(5, weighting="examples")},
+            "reset-150": {"training": {"optimizer_state": "reset"}},
+            "half-150": {"federation": averaged(5, transfer="half")},
+        }.items()
+    },
     # Controls: is a gain the doing of the helper's labels, or of its images at all?
     "shuffled-150": {"site": pair(150, shuffle_labels=True), "methods": ["ffl"]},
     "phantoms-150": {"site": [pair(150)[0], drawn(LARGE)], "methods": ["ffl"]},
     # With images so unlike, is it BatchNorm?
-    "phantoms-fedbn-150": {"site": [pair(150)[0], drawn(LARGE)], "methods": ["fedbn"]},
+    "phantoms-fedbn-150": {
+        "site": [pair(150)[0], drawn(LARGE)],
+        "methods": ["fedbn"],
+        "beside": "phantoms-150",
+    },
     # The same three designs on phantoms.
     **{f"phantom-size-{n}": {"site": drawn_pair(n), "methods": ["local", "ffl"]} for n in (75, 150, 600)},
     **{

@@ -181,14 +181,14 @@ class Federation(Section):
     server_momentum
         Of ``fedavgm`` and ``fedadam``: how much of its direction the server keeps from round to round.
     server_learning_rate
-        Of ``fedavgm``: 1 goes as far as the mean, and further by its momentum.
+        Of ``fedavgm``: 1 goes as far as the mean, and up to ten times as far by a momentum of 0.9; 0.1 makes up for that.
     server_adam_learning_rate, server_adam_epsilon
         Of ``fedadam``: about how far a weight moves in a round; and the move below which it moves less, its authors'
         tau.
     """
 
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 80
-    local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 5
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 40
+    local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     weighting: Literal["equal", "examples"] = "equal"
     transfer: Literal["full", "half"] = "full"
     batch_norm: Literal["shared", "private"] = "shared"
@@ -204,8 +204,8 @@ class Federation(Section):
     select: Literal["last", "best"] = "last"
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.01
     server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    server_learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    server_adam_learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    server_learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    server_adam_learning_rate: Annotated[float, Field(gt=0)] = 0.003
     server_adam_epsilon: Annotated[float, Field(ge=1e-12, le=1e6)] = 1e-3
 
     @model_validator(mode="after")

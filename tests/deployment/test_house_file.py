@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyhead.config import Federation
 from polyhead.deployment.agreed import Agreed, agreement_of, read_agreement
 from polyhead.deployment.house_file import differences, own_text, read_common_study
 from polyhead.errors import StudyError
@@ -43,7 +44,7 @@ def test_where_a_site_has_its_data_is_no_part_of_what_is_agreed(tmp_path: Path) 
     ("was", "is_", "said"),
     [
         ("", "", []),
-        ("", "[federation]\nrounds = 3\n", ["federation.rounds: was 80, is 3"]),
+        ("", "[federation]\nrounds = 3\n", [f"federation.rounds: was {Federation().rounds}, is 3"]),
         ("", '[[site]]\nname = "c"\n', ["site c: added"]),
         ("[training]\nbatch_size = 8\n", "", ["training.batch_size: was 8, is 32"]),
     ],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from polyhead.config import Federation
 from polyhead.errors import DiskError, RunError
 from polyhead.federation import run_lock
 from polyhead.federation.run_dir import Opened, open_run
@@ -69,7 +70,7 @@ def test_the_study_is_copied_to_the_byte(study_file: Path, tmp_path: Path) -> No
     [
         f"# a word\n{STUDY}",
         STUDY.replace('name = "x"\nmethods = ["ffl"]', 'methods = ["ffl"]\nname = "x"'),
-        f"{STUDY}[federation]\nrounds = 80\n",
+        f"{STUDY}[federation]\nrounds = {Federation().rounds}\n",
         STUDY.replace('"a/', '"./a/'),
     ],
     ids=["a comment", "another order", "a default spelled out", "a path spelled otherwise"],

@@ -181,7 +181,7 @@ class Federation(Section):
     server_momentum
         Of ``fedavgm`` and ``fedadam``: how much of its direction the server keeps from round to round.
     server_learning_rate
-        Of ``fedavgm``: 1 goes as far as the mean, and up to ten times as far by a momentum of 0.9; 0.1 makes up for that.
+        Of ``fedavgm``: 1 goes as far as the mean, and by a momentum of 0.9 up to ten times as far.
     server_adam_learning_rate, server_adam_epsilon
         Of ``fedadam``: about how far a weight moves in a round; and the move below which it moves less, its authors'
         tau.

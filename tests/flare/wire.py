@@ -165,7 +165,7 @@ def suffer(wire: Wire, server_port: int, seconds: float, go_on: Callable[[], Non
     Parameters
     ----------
     seconds
-        How long all lines are cut.
+        How long all lines are cut at least: until the site has tried to come back.
     go_on
         Waits until some more was said from now on.
     """
@@ -176,6 +176,8 @@ def suffer(wire: Wire, server_port: int, seconds: float, go_on: Callable[[], Non
         wait_for(f"the line is {name}", lambda name=name: bool(lines[name].ended_by))
         if name == "cut":
             time.sleep(seconds)
+            # How soon a site tries again is the engine's affair.
+            wait_for("a try is refused", lambda: wire.refused > 0, 120)
             refused = wire.refused
             wire.mend()
         go_on()

@@ -36,6 +36,8 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
         [
             ("five", "ffl"),
             ("five", "fedbn"),
+            ("every-10-five", "ffl"),
+            ("every-10-five", "fedbn"),
             ("matching", "conventional"),
             ("matching", "ffl"),
             ("phantom-five", "ffl"),
@@ -72,7 +74,8 @@ QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
     "choices": (
         "",
         [
-            *[("methods-150", "fedbn"), ("fedbn-75", "fedbn"), ("five", "fedbn"), ("phantoms-fedbn-150", "fedbn")],
+            *[("methods-150", "fedbn"), ("fedbn-75", "fedbn"), ("five", "fedbn"), ("every-10-five", "fedbn")],
+            ("phantoms-fedbn-150", "fedbn"),
             *[("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl")],
             *((study, rule) for study in ("methods-150", "slower-150") for rule in ("fedavgm", "fedadam")),
         ],

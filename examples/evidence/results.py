@@ -51,7 +51,7 @@ def held_against(study: str, method: str) -> list[tuple[str, str]]:
     if method == "ffl" and "conventional" in about["methods"]:
         found.append((study, "conventional"))
     if "beside" in about:
-        found.append((about["beside"], "ffl"))
+        found.append((study if method != "ffl" and "ffl" in about["methods"] else about["beside"], "ffl"))
     return [pair for pair in found if pair != (study, method)]
 
 

@@ -78,7 +78,8 @@ def drawn_pair(images: int, common: Sequence[str] = ()) -> list[dict[str, Any]]:
 OTHERS = ["fedbn", "fedprox", "fedavgm", "fedadam", "surgical", "masked", "central"]
 
 # "alone" is the study whose `local` a study without one is held against: by default size-150. "beside" is a study from
-# whose `ffl` this one differs in a setting or in the method, and against which it is held, too.
+# whose `ffl` this one differs in a setting, and against which it is held, too; another method, against the `ffl` of its
+# own study if it has one.
 STUDIES: dict[str, dict[str, Any]] = {
     # A: no finding in common, by the size of the small hospital.
     **{f"size-{n}": {"site": pair(n), "methods": ["local", "ffl"]} for n in (75, 150, 600)},

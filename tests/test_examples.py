@@ -1,6 +1,7 @@
 """The studies beside the package: every one is a study that would run if its images were there."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +9,7 @@ import polars as pl
 import pytest
 
 from polyhead.config import StudyConfig
+from polyhead.evaluation.collect import Model
 from polyhead.federation.methods import choose_methods
 from polyhead.predictions import write_predictions
 from polyhead.study_file import load_study, parse_study
@@ -53,6 +55,7 @@ def test_studies_of_the_evidence_are_equal_but_for_what_they_ask(name: str) -> N
     study = parse_study(EVIDENCE.study_text(name), Path("/runs"), f"{name}.toml")
     steps = EVIDENCE.STEPS * (3 if name == "long-150" else 1)
     assert study.federation.rounds * study.federation.local_steps == steps
+    assert (study.federation.finetune != "none") == (name in ("head-150", "full-150"))
     assert len(study.seeds) >= 5
     assert study.model == parse_study(EVIDENCE.study_text("size-150"), Path("/runs"), "size-150.toml").model
 
@@ -122,11 +125,12 @@ def test_the_evidence_compares_a_site_only_where_its_data_are_the_same(
         ("overlap-150", "ffl", "local", "small", 2),
         # Of the helper whose labels mean nothing, or who is a phantom, there is no training alone to be held against.
         ("phantoms-150", "ffl", "local", "small", 1),
+        ("shuffled-150", "ffl", "ffl of size-150", "small", 1),
         ("shuffled-150", "ffl", "local", "small", 1),
         ("size-150", "ffl", "local", "large", 1),
         ("size-150", "ffl", "local", "small", 1),
     ]
-    of_size = figures.answer(pl.DataFrame(rows), "conventional")
+    of_size = figures.answer(pl.DataFrame(rows), figures.QUESTIONS["conventional"])
     assert list(of_size.select("method", "against").iter_rows()) == [
         ("conventional", "local"),
         ("ffl", "local"),
@@ -141,10 +145,41 @@ def test_the_evidence_compares_a_site_only_where_its_data_are_the_same(
     assert line.endswith("| all images |")
 
 
+def predicted(method: str, test_right: bool, val_right: bool) -> Model:
+    """A model whose order of the images is right or reversed, by split."""
+    image = [f"{i}" for i in range(20)]
+    label = [i % 2 for i in range(20)]
+    test, val = (
+        pl.DataFrame(
+            {
+                **{"image": image, "patient_id": image, "finding": ["Edema"] * 20},
+                **{"label": label, "score": [float(one if right else 1 - one) for one in label]},
+            },
+            schema_overrides={"label": pl.Int8},
+        )
+        for right in (test_right, val_right)
+    )
+    return Model(method, 0, "small", test, val, method)
+
+
+def test_a_difference_is_ours_minus_the_other_on_the_images_of_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "evidence")
+    results = script("results")
+    monkeypatch.setattr(results, "REPLICATES", 20)
+    ours, other = predicted("ffl", True, False), predicted("local", False, True)
+    for split, difference, reference in (("test", 1, 0), ("val", -1, 1)):
+        found = results.compared([ours], [other], split)
+        assert [found[key] for key in ("difference", "low", "high")] == [difference] * 3
+        assert (found["reference"], found["findings"], found["patients"]) == (reference, 1, 20)
+    with pytest.raises(SystemExit, match="no predictions of validation images"):
+        results.compared([replace(ours, val=None)], [other], "val")
+
+
 def test_every_row_that_a_figure_asks_for_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLES / "evidence")
     results, figures = script("results"), script("figures")
-    for _, wanted, others in figures.QUESTIONS.values():
-        for study, method in wanted:
-            made = {results.label(study, *pair) for pair in results.held_against(study, method)}
-            assert made & set(others), (study, method, others)
+    for question in figures.QUESTIONS.values():
+        made = {answer: results.held_against(*answer) for answer in question.answers}
+        named = {answer: {results.label(answer[0], *pair) for pair in pairs} for answer, pairs in made.items()}
+        assert all(names & set(question.others) for names in named.values())
+        assert set(question.others) <= set().union(*named.values())

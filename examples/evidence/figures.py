@@ -7,100 +7,32 @@ Figures go to the page's folder images/; each table takes the place of what stan
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from questions import EVERY, QUESTIONS, Question, steps_between
 
-# Steps between averages, by training images of the small hospital and study.
-EVERY = {
-    150: {"every-1": 1, "every-2": 2, "size-150": 5, "every-10": 10, "every-20": 20, "every-50": 50},
-    75: {"size-75": 5, "every-10-75": 10, "every-20-75": 20, "every-50-75": 50},
-}
-# A question: its mark in the page, the site it is asked for ("" is all), the studies and methods that answer it, and
-# what these are held against.
-QUESTIONS: dict[str, tuple[str, list[tuple[str, str]], list[str]]] = {
-    "size": ("small", [(f"{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)], ["local"]),
-    "conventional": (
-        "small",
-        [(f"overlap-{n}", method) for n in (75, 150, 600) for method in ("conventional", "ffl")],
-        ["local", "conventional"],
-    ),
-    "phantoms": (
-        "small",
-        [(f"phantom-{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)],
-        ["local", "conventional"],
-    ),
-    "sites": (
-        "",
-        [
-            ("five", "ffl"),
-            ("five", "fedbn"),
-            ("every-10-five", "ffl"),
-            ("every-10-five", "fedbn"),
-            ("matching", "conventional"),
-            ("matching", "ffl"),
-            ("phantom-five", "ffl"),
-        ],
-        ["local", "conventional"],
-    ),
-    "methods": (
-        "small",
-        [
-            *[("size-150", "ffl"), *(("methods-150", one) for one in ("fedbn", "fedprox", "fedavgm", "fedadam"))],
-            *(("methods-150", one) for one in ("surgical", "masked", "central")),
-            *[("slower-150", "fedavgm"), ("slower-150", "fedadam"), ("head-150", "ffl"), ("head-150", "fedbabu")],
-            *[("full-150", "ffl"), ("long-150", "ffl")],
-        ],
-        ["local"],
-    ),
-    "averaging": (
-        "small",
-        [(study, "ffl") for studies in EVERY.values() for study in studies]
-        + [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl"), ("fedbn-75", "fedbn")],
-        ["local"],
-    ),
-    "controls": (
-        "small",
-        [("size-150", "ffl"), ("shuffled-150", "ffl"), ("phantoms-150", "ffl"), ("phantoms-fedbn-150", "fedbn")],
-        ["local"],
-    ),
-    "often": (
-        "",
-        [(f"every-{n}", "ffl") for n in (1, 2, 10, 20, 50)]
-        + [(f"every-{n}", "ffl") for n in ("10-75", "20-75", "50-75", "10-five")],
-        ["ffl of size-150", "ffl of size-75", "ffl of five"],
-    ),
-    "choices": (
-        "",
-        [
-            *[("methods-150", "fedbn"), ("fedbn-75", "fedbn"), ("five", "fedbn"), ("every-10-five", "fedbn")],
-            ("phantoms-fedbn-150", "fedbn"),
-            *[("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl")],
-            *((study, rule) for study in ("methods-150", "slower-150") for rule in ("fedavgm", "fedadam")),
-        ],
-        ["ffl", "ffl of size-150", "ffl of every-20-75", "ffl of phantoms-150"],
-    ),
-}
-# By what defaults are chosen: these figures show the differences on validation images.
-BY_VALIDATION = ["often", "choices"]
-COLUMNS = ["study", "method", "site", "findings", "against", "its AUROC", "gain [95 %]", "p", "over seeds"]
-HEADER = f"| {' | '.join([*COLUMNS, 'on validation [95 %]', 'MB sent'])} |\n{'|---' * 11}|\n"
+COLUMNS = [
+    *("study", "method", "site", "findings", "held against", "its AUROC", "difference [95 %]", "p", "over seeds"),
+    *("on validation [95 %]", "MB sent"),
+]
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 INK, SOFT = "#1c2733", "#8793a1"
 
 
-def answer(results: pl.DataFrame, question: str) -> pl.DataFrame:
+def answer(results: pl.DataFrame, question: Question) -> pl.DataFrame:
     """Return the rows of a question, in its order."""
-    site, wanted, others = QUESTIONS[question]
-    parts = [results.filter(study=study, method=method) for study, method in wanted]
-    found = pl.concat(parts).filter(pl.col("against").is_in(others))
-    return found.filter(site=site) if site else found
+    parts = [results.filter(study=study, method=method) for study, method in question.answers]
+    found = pl.concat(parts).filter(pl.col("against").is_in(question.others))
+    return found.filter(pl.col("site").is_in(question.sites)) if question.sites else found
 
 
 def table(rows: pl.DataFrame) -> str:
     """Return rows as a table of the page."""
     return HEADER + "".join(
-        f"| {r['study']} | {r['method']} | {r['site']} | {r['findings']} | {r['against']} | {r['reference']:.3f} "
+        f"| {r['study']} | {r['method']} | {r['site']} | {findings(r)} | {r['against']} | {r['reference']:.3f} "
         f"| {r['difference']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}] | {r['p']:.3f} "
         f"| {r['lowest_seed']:+.3f} to {r['highest_seed']:+.3f} "
         f"| {r['validation_difference']:+.3f} [{r['validation_low']:+.3f}, {r['validation_high']:+.3f}] "
@@ -109,9 +41,16 @@ def table(rows: pl.DataFrame) -> str:
     )
 
 
-def forest(rows: pl.DataFrame, title: str, prefix: str = "") -> Figure:
-    """Draw the differences on test images with their intervals and the spans of the single seeds; or on validation."""
-    figure = Figure(figsize=(8, 1 + 0.32 * len(rows)), layout="constrained")
+def findings(row: dict[str, Any]) -> str:
+    """Return over how many findings a row is, and in brackets over how many on validation images if these are fewer."""
+    test, validation = row["findings"], row["validation_findings"]
+    return f"{test}" if test == validation else f"{test} ({validation})"
+
+
+def forest(rows: pl.DataFrame, question: Question) -> Figure:
+    """Draw each difference with its interval, and on test images the span of the single seeds."""
+    prefix = "validation_" if question.on_validation else ""
+    figure = Figure(figsize=(9, 1 + 0.32 * len(rows)), layout="constrained")
     axes: Axes = figure.subplots()
     labels = []
     for place, r in enumerate(rows.iter_rows(named=True)):
@@ -121,14 +60,14 @@ def forest(rows: pl.DataFrame, title: str, prefix: str = "") -> Figure:
         if not prefix:
             axes.plot([r["lowest_seed"], r["highest_seed"]], [place + 0.22] * 2, ":", color=SOFT, linewidth=1.5)
         axes.plot(middle, place, "o", color=INK if sure else "white", markeredgecolor=INK)
-        labels.append(f"{r['study']}  {r['method']} - {r['against']}  {r['site']} (mean of {r['findings']})")
+        of = f"mean of {r[f'{prefix}findings']}"
+        labels.append(f"{r['study']}  {r['method']} - {r['against']}  {r['site']} ({of})")
     axes.axvline(0, color=SOFT, linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.locator_params(axis="x", nbins=6)
-    about = " on validation images; line: 95 %" if prefix else "; line: 95 %, dotted: single seeds"
-    axes.set_xlabel(f"difference of mean AUROC{about}")
-    axes.set_title(title, loc="left")
+    axes.set_xlabel("on validation images, 95 %" if prefix else "on test images, 95 %; dotted: single seeds")
+    figure.suptitle(question.title, x=0.01, ha="left")
     return figure
 
 
@@ -136,15 +75,15 @@ def averaging(rows: pl.DataFrame) -> Figure:
     """Draw gain and bytes against how often the sites average, a line for each size of the small hospital."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes: Axes = figure.subplots()
-    for place, (images, names) in enumerate(EVERY.items()):
-        found = rows.filter(pl.col("study").is_in(list(names))).sort("sent_mb")
+    for place, (images, studies) in enumerate(EVERY.items()):
+        found = rows.filter(pl.col("study").is_in(studies), site="small").sort("sent_mb")
         # Side by side where both sent the same.
         sent = (found["sent_mb"] * (1 + 0.03 * place)).to_list()
         colour = (INK, SOFT)[place]
         axes.vlines(sent, found["low"].to_list(), found["high"].to_list(), color=colour, linewidth=1)
         axes.plot(sent, found["difference"].to_list(), "o-", color=colour, label=f"{images} training images")
         for x, study, y in zip(sent, found["study"], found["difference"], strict=True):
-            axes.annotate(f" {names[study]}", (x, y), color=colour)
+            axes.annotate(f" {steps_between(study)}", (x, y), color=colour)
     axes.axhline(0, color=SOFT, linewidth=0.8)
     axes.set_xscale("log")
     ticks = [20, 50, 100, 200, 500, 1000]
@@ -172,14 +111,13 @@ def main() -> None:
     options = parser.parse_args()
     results = pl.read_csv(options.results)
     page, images = options.page.read_text(), options.page.parent / "images"
-    for question in QUESTIONS:
+    for name, question in QUESTIONS.items():
         rows = answer(results, question)
         if rows.is_empty():
             continue
-        page = between(page, f"<!-- {question} -->\n", f"<!-- end of {question} -->", table(rows))
-        prefix = "validation_" if question in BY_VALIDATION else ""
-        figure = averaging(rows) if question == "averaging" else forest(rows, question, prefix)
-        figure.savefig(images / f"evidence-{question}.png", dpi=110, metadata={"Software": None})
+        page = between(page, f"<!-- {name} -->\n", f"<!-- end of {name} -->", table(rows))
+        figure = averaging(rows) if name == "averaging" else forest(rows, question)
+        figure.savefig(images / f"evidence-{name}.png", dpi=110, metadata={"Software": None})
     options.page.write_text(page)
 
 

@@ -2,15 +2,18 @@
 
     python examples/evidence/results.py [--runs runs/evidence] [--out docs/evidence.csv]
 
-A row is a method of a study at a site, against training alone at the same site with the same seeds and steps: the mean
-AUROC over findings and seeds on the site's test images minus that of `local`, with its 95 % interval over patients and
-p; the smallest and the largest difference of a seed; and the difference on the site's validation images, by which
-defaults are chosen, with its interval. Where a study has `conventional`, too, `ffl` is also held against that, on the
-findings that all annotate; and what differs in one setting or in the method is held against the `ffl` beside it.
-`against` is the method that a row is held against, of which study if of another, and `reference` its mean AUROC.
-`findings` is over how many: those that both predict, of both classes, so a row of `conventional` and one of `ffl` may
-be means over others. `central` takes the steps of all sites together, and sends no updates but every image: there
-`sent_mb` is blank. What is not finished is left out, and so is a site whose data are not those of its training alone.
+A row holds a method of a study at a site against another with the same seeds and images: against training alone
+(`local`) with the same steps; where a study has `conventional`, `ffl` also against that, on the findings that all
+annotate; and against what stands beside it in `STUDIES`, from which it differs in one thing. `against` is that method,
+of which study if of another, and `reference` its mean AUROC over findings and seeds on the site's test images.
+
+`difference` is the mean AUROC minus that, with its 95 % interval over patients and p; `lowest_seed` and `highest_seed`
+are those of a single seed. `validation_...` is the same on the site's validation images, by which defaults are chosen.
+`findings` are those that both predict and of which the images have both classes: fewer on validation, and others for
+`conventional` than for `ffl`. `replicates` is how many of the bootstrap's had both classes of all of them: with few
+patients fewer, and the interval is then too narrow. `sent_mb` and `seconds` are those of a seed: what the site sends,
+and what the rounds of all sites take. `central` takes the steps of all sites together, and sends no updates but every
+image: there `sent_mb` is blank. What is not finished is left out, and so is a site whose data are not the same in both.
 """
 
 import argparse
@@ -27,8 +30,8 @@ from polyhead.evaluation.collect import Model, read_run
 from polyhead.evaluation.evaluate import evaluate_models
 
 REPLICATES = 2000
-# A study without `local` of its own differs from this one in what is averaged only, or in the helper; but `reset-150`,
-# too, in how an optimizer goes on, so its gain is not that of the averaging alone.
+# What a study without `local` of its own is held against, if it names no other. `reset-150` differs from it in how an
+# optimizer goes on, too, so its gain is not that of the averaging alone.
 BASE = "size-150"
 
 
@@ -50,8 +53,7 @@ def held_against(study: str, method: str) -> list[tuple[str, str]]:
     found = [(study if "local" in about["methods"] else about.get("alone", BASE), "local")]
     if method == "ffl" and "conventional" in about["methods"]:
         found.append((study, "conventional"))
-    if "beside" in about:
-        found.append((study if method != "ffl" and "ffl" in about["methods"] else about["beside"], "ffl"))
+    found += [(other, against or method) for other, against in about.get("beside", [])]
     return [pair for pair in found if pair != (study, method)]
 
 
@@ -79,7 +81,7 @@ def row(runs: Path, study: str, method: str, other: str, site: str, against: str
     return {
         **{"study": study, "method": method, "site": site, "against": label(study, other, against), "seeds": len(ours)},
         **test,
-        **{f"validation_{key}": validation[key] for key in ("difference", "low", "high")},
+        **{f"validation_{key}": value for key, value in validation.items()},
         "sent_mb": float(here["bytes_up"].sum()) / len(ours) / 1e6 if len(here) else None,
         "seconds": float(rounds["seconds"].sum()) / len(ours),
     }
@@ -108,15 +110,17 @@ def compared(ours: list[Model], reference: list[Model], split: str) -> dict[str,
     )
     held = found.metrics.filter(pl.col("finding").is_in(common), method="reference", seed="all", metric="auroc")
     return {
-        **{"findings": held["value"].count(), "reference": held["value"].mean(), "difference": mean["difference"]},
-        **{key: mean[key] for key in ("low", "high", "p")},
-        **{"lowest_seed": seeds.min(), "highest_seed": seeds.max()},
+        **{"findings": held["value"].count(), "patients": held["patients"].max(), "reference": held["value"].mean()},
+        **{key: mean[key] for key in ("difference", "low", "high", "p")},
+        **{"replicates": mean["replicates_used"], "lowest_seed": seeds.min(), "highest_seed": seeds.max()},
     }
 
 
 def of_split(model: Model, method: str, split: str) -> Model:
     """Return a model under another name, with one split's predictions in the place of its test images'."""
-    table = model.val if split == "val" and model.val is not None else model.test
+    table = {"test": model.test, "val": model.val}[split]
+    if table is None:
+        raise SystemExit(f"{model.name}: no predictions of validation images.")
     return replace(model, method=method, test=table, val=None)
 
 

@@ -6,8 +6,9 @@
 
 Each study is written to OUT/NAME.toml, an ordinary study file, and run into OUT/NAME; what is finished is not run
 again. They read the real radiographs beside the checkout (see examples/README.md), but for those that begin with
-"phantom", whose images are drawn first. All share one small network, five seeds and, but for "long", 400 optimizer
-steps at each site; what differs is said in `STUDIES`. No setting of a study was chosen by its test data.
+"phantom", whose images are drawn first. All share one small network, five seeds and 400 optimizer steps at each site;
+but "long" takes three times as many, and "head" and "full" 100 more to fine-tune. What differs is said in `STUDIES`. No
+setting of a study was chosen by its test data.
 """
 
 import argparse
@@ -77,9 +78,8 @@ def drawn_pair(images: int, common: Sequence[str] = ()) -> list[dict[str, Any]]:
 
 OTHERS = ["fedbn", "fedprox", "fedavgm", "fedadam", "surgical", "masked", "central"]
 
-# "alone" is the study whose `local` a study without one is held against: by default size-150. "beside" is a study from
-# whose `ffl` this one differs in a setting, and against which it is held, too; another method, against the `ffl` of its
-# own study if it has one.
+# "alone" is the study whose `local` a study without one is held against: by default size-150. "beside" is what each of
+# its methods is held against, too, for they differ in one thing: a study and a method of it; blank for the same method.
 STUDIES: dict[str, dict[str, Any]] = {
     # A: no finding in common, by the size of the small hospital.
     **{f"size-{n}": {"site": pair(n), "methods": ["local", "ffl"]} for n in (75, 150, 600)},
@@ -89,13 +89,13 @@ STUDIES: dict[str, dict[str, Any]] = {
         for n in (75, 150, 600)
     },
     # C: five hospitals.
-    "five": {"site": FIVE, "methods": ["local", "ffl", "fedbn"], "beside": "five"},
+    "five": {"site": FIVE, "methods": ["local", "ffl", "fedbn"], "beside": [("five", "ffl")]},
     "every-10-five": {
         "site": FIVE,
         "methods": ["ffl", "fedbn"],
         "federation": averaged(10),
         "alone": "five",
-        "beside": "five",
+        "beside": [("five", ""), ("every-10-five", "ffl")],
     },
     "matching": {"site": NIH, "methods": ["local", "conventional", "ffl"]},
     # Each method, beside size-150.
@@ -103,7 +103,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         "site": pair(150),
         "methods": OTHERS,
         "federation": averaged(5, server_learning_rate=1.0, server_adam_learning_rate=0.01),
-        "beside": "size-150",
+        "beside": [("size-150", "ffl")],
     },
     "head-150": {
         "site": pair(150),
@@ -116,24 +116,21 @@ STUDIES: dict[str, dict[str, Any]] = {
         "site": pair(150),
         "methods": ["fedavgm", "fedadam"],
         "federation": averaged(5, server_learning_rate=0.1, server_adam_learning_rate=0.003),
-        "beside": "size-150",
+        "beside": [("size-150", "ffl"), ("methods-150", "")],
     },
     # Longer: three times the optimizer steps, for training alone, too.
     "long-150": {"site": pair(150), "methods": ["local", "ffl"], "federation": averaged(5, 3 * STEPS)},
     # How often to average, beside size-150 and size-75, which average every 5 steps.
     **{
-        f"every-{n}": {"site": pair(150), "methods": ["ffl"], "federation": averaged(n), "beside": "size-150"}
-        for n in (1, 2, 10, 20, 50)
-    },
-    **{
-        f"every-{n}-75": {
-            "site": pair(75),
+        f"every-{n}{suffix}": {
+            "site": pair(images),
             "methods": ["ffl"],
             "federation": averaged(n),
-            "alone": "size-75",
-            "beside": "size-75",
+            "alone": f"size-{images}",
+            "beside": [(f"size-{images}", "ffl"), (f"every-10{suffix}", "ffl")],
         }
-        for n in (10, 20, 50)
+        for images, suffix, steps in ((150, "", (1, 2, 10, 20, 50)), (75, "-75", (10, 20, 50)))
+        for n in steps
     },
     # With BatchNorm at home, beside every-20-75.
     "fedbn-75": {
@@ -141,10 +138,10 @@ STUDIES: dict[str, dict[str, Any]] = {
         "methods": ["fedbn"],
         "federation": averaged(20),
         "alone": "size-75",
-        "beside": "every-20-75",
+        "beside": [("every-20-75", "ffl")],
     },
     **{
-        name: {"site": pair(150), "methods": ["ffl"], "beside": "size-150", **more}
+        name: {"site": pair(150), "methods": ["ffl"], "beside": [("size-150", "ffl")], **more}
         for name, more in {
             "examples-150": {"federation": averaged(5, weighting="examples")},
             "reset-150": {"training": {"optimizer_state": "reset"}},
@@ -152,13 +149,17 @@ STUDIES: dict[str, dict[str, Any]] = {
         }.items()
     },
     # Controls: is a gain the doing of the helper's labels, or of its images at all?
-    "shuffled-150": {"site": pair(150, shuffle_labels=True), "methods": ["ffl"]},
+    "shuffled-150": {
+        "site": pair(150, shuffle_labels=True),
+        "methods": ["ffl"],
+        "beside": [("size-150", "ffl")],
+    },
     "phantoms-150": {"site": [pair(150)[0], drawn(LARGE)], "methods": ["ffl"]},
     # With images so unlike, is it BatchNorm?
     "phantoms-fedbn-150": {
         "site": [pair(150)[0], drawn(LARGE)],
         "methods": ["fedbn"],
-        "beside": "phantoms-150",
+        "beside": [("phantoms-150", "ffl")],
     },
     # The same three designs on phantoms.
     **{f"phantom-size-{n}": {"site": drawn_pair(n), "methods": ["local", "ffl"]} for n in (75, 150, 600)},

@@ -28,6 +28,7 @@ ALLOWED = {
     "config_recipes": set(),
     "config_training": set(),
     "study_file": {"config", "errors", "findings"},
+    "begun": {"study_file", "config", "config_recipes", "json_file", "atomic", "errors"},
     "problems": set(),
     "accountant": {"errors"},
     "privacy_cost": {"accountant", "federation", "training", "config"},
@@ -75,7 +76,8 @@ ALLOWED = {
     "phantom": {"manifest", "findings", "seeds", "errors"},
     "training": {"imaging", "manifest", "config", "findings", "seeds", "limited_file", "atomic", "errors"},
     "federation": {
-        *("training", "config", "study_file", "findings", "printable", "seeds", "limited_file", "atomic", "errors"),
+        *("training", "begun", "config", "study_file", "findings", "printable", "seeds", "limited_file", "atomic"),
+        "errors",
     },
     "evaluation": {"predictions", "findings", "seeds", "atomic", "errors"},
     "report": {
@@ -84,7 +86,7 @@ ALLOWED = {
         "tables",
         "config",
         "config_recipes",
-        "study_file",
+        "begun",
         "findings",
         "atomic",
         "errors",
@@ -131,6 +133,7 @@ ALLOWED = {
         *(
             "demo",
             "study",
+            "begun",
             "finished",
             "printable",
             "adapters",

@@ -74,6 +74,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 #   .  not tried: like another file of its kind
 FINISHED = {
     "study.toml": "RRO?RRRS",
+    "settings.json": "RRO?RRRS",
     "environment.json": "RRO?.RRS",
     "inputs.json": "RRS?RR.S",
     "sources.json": ".S..RSS.",
@@ -162,7 +163,7 @@ def check_refusal(runs: Runs, run: Path, out: Path, name: str, done: dict[str, A
     assert done["status"] in (1, 2)
     error, *more = [line for line in done["stderr"].splitlines() if line.startswith("error: ")]
     assert not more
-    if name in ("study.toml", "inputs.json"):
+    if name in ("study.toml", "settings.json", "inputs.json"):
         # A change of one letter can make another sound file of it: then the run is another's, and is not gone on with.
         assert f"{out / name}: " in error or f"{out}: " in error
         assert "Remove it" in error or "Copy the study file" in error or "begin anew with --restart" in error

@@ -15,7 +15,7 @@ __all__ = ["runs"]
 
 # Every kind of file, in the order of a run: one that is full at one of them comes past those before.
 KINDS = (
-    *("study.toml", "inputs.json", "sources.json", "environment.json", "sites.csv"),
+    *("study.toml", "settings.json", "inputs.json", "sources.json", "environment.json", "sites.csv"),
     *("sites/a/private-0.safetensors", "round-0.json", "rounds.csv", "shared-1.safetensors", "round-2.json"),
     *("sites/a/private-3.safetensors", "b/test.parquet", "a/backbone.safetensors", "b/model.json", "done.json"),
     *("metrics.csv", "report.html"),

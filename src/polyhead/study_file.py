@@ -14,7 +14,7 @@ from polyhead.config import StudyConfig
 from polyhead.errors import StudyError
 from polyhead.findings import closest
 
-__all__ = ["changed_settings", "check_study", "load_study", "parse_study"]
+__all__ = ["changed_settings", "check_study", "load_study", "parse_study", "parse_toml", "read_study_text"]
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -25,22 +25,36 @@ def load_study(path: Path) -> StudyConfig:
     StudyError
         Naming the file, the key, what was found and what is allowed.
     """
+    return parse_study(read_study_text(path), path.parent, str(path))
+
+
+def read_study_text(path: Path) -> str:
+    """Read a study file's text.
+
+    Raises
+    ------
+    StudyError
+        If it cannot be read, or is not UTF-8.
+    """
     try:
-        text = path.read_bytes().decode()
+        return path.read_bytes().decode()
     except OSError as problem:
         raise StudyError(f"{path}: cannot be read ({problem.strerror}).") from problem
     except UnicodeDecodeError as problem:
         raise StudyError(f"{path}: is not UTF-8 text ({problem.reason} at byte {problem.start}).") from problem
-    return parse_study(text, path.parent, str(path))
 
 
 def parse_study(text: str, folder: Path, source: str) -> StudyConfig:
     """Parse a study's TOML text; paths in it are relative to `folder`, errors name `source`."""
+    return check_study(parse_toml(text, source), folder, source)
+
+
+def parse_toml(text: str, source: str) -> dict[str, Any]:
+    """Parse TOML text; errors name `source`."""
     try:
-        settings = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as problem:
         raise StudyError(f"{source}: not valid TOML: {problem}.") from problem
-    return check_study(settings, folder, source)
 
 
 def check_study(settings: Mapping[str, Any], folder: Path, source: str) -> StudyConfig:

@@ -204,7 +204,7 @@ def test_a_restart_keeps_the_old_run_beside_the_new(run: Path, study_file: Path)
     for expected in ("run.before-1", "run.before-3"):
         with open_run(run, study_file, restart=True) as found:
             assert found == Opened(False, run.with_name(expected), None)
-            assert [path.name for path in run.iterdir() if path.name[0] != "."] == ["study.toml"]
+            assert {path.name for path in run.iterdir() if path.name[0] != "."} == {"study.toml", "settings.json"}
     assert run.with_name("run.before-1").joinpath("rounds.csv").read_text() == "old"
     assert run.with_name("run.before-1").joinpath("study.toml").read_text() == STUDY
     # What was moved is a run like any other.

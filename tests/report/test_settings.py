@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from polyhead.begun import keep_settings
 from polyhead.errors import RunError
 from polyhead.report import write_report
 from polyhead.report.load import load_run
-from polyhead.report.settings import source_rows
+from polyhead.report.settings import setting_rows, source_rows
 from tests.report.page import Page
 
 CHOICES = {"Rural": {"adapter": "table", "uncertain": "blank"}, "Lakeside": {"uncertain": "<b>negative</b>"}}
@@ -53,3 +54,13 @@ def test_a_run_without_them_shows_nothing(make_run):
 def test_a_faulty_record_is_refused_with_its_place(make_run, contents, message):
     with pytest.raises(RunError, match=message):
         write_report(record(make_run(), contents))
+
+
+def test_a_setting_left_blank_is_what_the_run_was_trained_with(make_run):
+    run = make_run()
+    keep_settings(run / "settings.json", load_run(run).study)
+    kept = json.loads((run / "settings.json").read_text())
+    kept["training"]["batch_size"] += 1
+    (run / "settings.json").write_text(json.dumps(kept))
+    (row,) = (row for row in setting_rows(load_run(run)) if row["key"] == "training.batch_size")
+    assert (row["value"], row["origin"]) == (str(kept["training"]["batch_size"]), "default")

@@ -52,15 +52,16 @@ def evaluate(
     ] = None,
 ) -> None:
     """Compute metrics, intervals and paired comparisons from predictions; PyTorch is not needed."""
+    from polyhead.begun import study_as_begun
     from polyhead.evaluation import check_complete, evaluate_cross_site, evaluate_files, evaluate_run
     from polyhead.finished import check_predictions_of
-    from polyhead.study_file import load_study
+    from polyhead.study_file import read_study_text
     from polyhead.summary import print_summary
 
     if len(source) == 1 and source[0].is_dir():
         if out is not None:
             raise UsageError("--out goes with files of predictions; the tables of a run stay in its directory.")
-        study = load_study(source[0] / "study.toml")
+        study = study_as_begun(source[0], read_study_text(source[0] / "study.toml"), source[0])
         check_complete(source[0], study.methods, study.seeds, [site.name for site in study.site])
         check_predictions_of(source[0])
         times = replicates or study.evaluation.replicates

@@ -2,6 +2,7 @@
 
 ==================================================  ===============================================================
 ``study.toml``                                      exact copy of the study file
+``settings.json``                                   what every setting was when the run began; see `polyhead.begun`
 ``environment.json``                                versions, device, seeds, commit
 ``inputs.json``                                     hashes of the sites' tables and of the initial weights
 ``sources.json``                                    the choices behind the sites' labels, where they are on record
@@ -32,20 +33,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from polyhead.atomic import flush, remove_leftovers, write_atomically
+from polyhead.begun import keep_settings, study_as_begun
 from polyhead.errors import PolyheadError, RunError, StudyError
 from polyhead.federation.run_lock import Lock, locked, signed, wait_for_orphans
 from polyhead.limited_file import read_limited
-from polyhead.study_file import changed_settings, load_study, parse_study
+from polyhead.study_file import changed_settings, load_study
 
 __all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "refuse_folders", "state_folder", "union_folder"]
 
 _MOST_NAMED = 5
 _MOST_STUDY_BYTES = 2**24
 _FILES = (
-    *("environment.json", "inputs.json", "sources.json", "sites.csv", "rounds.csv"),
+    *("settings.json", "environment.json", "inputs.json", "sources.json", "sites.csv", "rounds.csv"),
     *("metrics.csv", "comparisons.csv", "cross_site.csv", "report.html"),
 )
 _REMEDY = "Choose another --out, or begin anew with --restart, which keeps this run beside the new one."
+_SAY_IT = f"Write into the study file what it was, {_REMEDY[0].lower()}{_REMEDY[1:]}"
 _PUT_BACK = f"Put a copy of the study file that the run began with in its place. {_REMEDY}"
 
 
@@ -198,9 +201,11 @@ def _claim(run: Path, study_file: Path) -> bool:
     study, copy = read_limited(study_file, StudyError, _MOST_STUDY_BYTES), run / "study.toml"
     if not os.path.lexists(copy):
         write_atomically(copy, study)
+        keep_settings(run / "settings.json", load_study(study_file))
         return False
-    if _read_copy(copy) != study:
-        _check_same(run, study_file)
+    _check_same(run, study_file, _read_copy(copy) == study)
+    # Of a run that ended between these two files, or whose settings were removed.
+    keep_settings(run / "settings.json", load_study(study_file))
     return True
 
 
@@ -221,11 +226,11 @@ def _read_copy(copy: Path) -> bytes:
     return read_limited(copy, RunError, _MOST_STUDY_BYTES, _PUT_BACK)
 
 
-def _check_same(run: Path, study_file: Path) -> None:
+def _check_same(run: Path, study_file: Path, to_the_byte: bool) -> None:
     copy = run / "study.toml"
     try:
         # As if it lay beside the other, so that relative paths mean the same in both.
-        old = parse_study(_read_copy(copy).decode(), study_file.parent, str(copy))
+        old = study_as_begun(run, _read_copy(copy).decode(), study_file.parent)
     except (StudyError, UnicodeDecodeError) as problem:
         raise RunError(
             # Of a list of faults the first is enough: the copy is not to be mended by hand.
@@ -234,4 +239,8 @@ def _check_same(run: Path, study_file: Path) -> None:
     if changed := changed_settings(old, load_study(study_file)):
         more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
         named = "; ".join(changed[:_MOST_NAMED])
+        if to_the_byte:
+            raise RunError(
+                f"{run}: began when the study file's blanks stood for something else. {named}{more}. {_SAY_IT}"
+            )
         raise RunError(f"{run}: belongs to another study. {named}{more}. {_REMEDY}")

@@ -11,12 +11,12 @@ from typing import Any
 
 import polars as pl
 
+from polyhead.begun import study_as_begun
 from polyhead.config import StudyConfig
 from polyhead.errors import RunError
 from polyhead.evaluation import ALL_SEEDS as OVERALL
 from polyhead.evaluation import MEAN
 from polyhead.report.run_files import COLUMNS, command, read_object, read_table, read_text
-from polyhead.study_file import parse_study
 
 __all__ = ["MEAN", "OVERALL", "Comparison", "Estimate", "RunTables", "load_run"]
 
@@ -127,7 +127,7 @@ def load_run(folder: Path) -> RunTables:
         A file is missing or cannot be read: its name, what is wrong, and the command that makes it.
     """
     toml = read_text(folder, "study.toml")
-    study = parse_study(toml, folder, str(folder / "study.toml"))
+    study = study_as_begun(folder, toml, folder)
     at_home, silent = _read_silent(folder)
     counts = pl.DataFrame(schema=_COUNTS) if at_home else read_table(folder, "sites.csv")
     rounds = read_table(folder, "rounds.csv")

@@ -125,8 +125,8 @@ QUESTIONS = {
     ),
     "rest": Question(
         "Weights, optimizer, precision",
-        [("examples-150", "ffl"), ("reset-150", "ffl"), ("half-150", "ffl")],
-        ["local", "ffl of size-150"],
+        [*((f"examples-{n}", "ffl") for n in (75, 150, 600)), ("reset-150", "ffl"), ("half-150", "ffl")],
+        ["local", "ffl of size-75", "ffl of size-150", "ffl of size-600"],
         PAIR,
         on_validation=True,
     ),

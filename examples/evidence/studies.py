@@ -140,10 +140,20 @@ STUDIES: dict[str, dict[str, Any]] = {
         "alone": "size-75",
         "beside": [("every-20-75", "ffl")],
     },
+    # The large hospital counts 27, 13 and 3 times as much as the small one.
+    **{
+        f"examples-{n}": {
+            "site": pair(n),
+            "methods": ["ffl"],
+            "federation": averaged(5, weighting="examples"),
+            "alone": f"size-{n}",
+            "beside": [(f"size-{n}", "ffl")],
+        }
+        for n in (75, 150, 600)
+    },
     **{
         name: {"site": pair(150), "methods": ["ffl"], "beside": [("size-150", "ffl")], **more}
         for name, more in {
-            "examples-150": {"federation": averaged(5, weighting="examples")},
             "reset-150": {"training": {"optimizer_state": "reset"}},
             "half-150": {"federation": averaged(5, transfer="half")},
         }.items()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from studies import STUDIES, averaged
 
 PAIR = ["small", "large"]
+METHODS = [("methods-150", method) for method in STUDIES["methods-150"]["methods"]]
 # Studies of how often to average, by the training images of the small hospital; see `steps_between`.
 EVERY = {
     150: [*(f"every-{n}" for n in (1, 2)), "size-150", *(f"every-{n}" for n in (10, 20, 50))],
@@ -75,8 +76,7 @@ QUESTIONS = {
     "methods": Question(
         "Each method against training alone, 150 images",
         [
-            *[("size-150", "ffl"), *(("methods-150", one) for one in ("fedbn", "fedprox", "fedavgm", "fedadam"))],
-            *(("methods-150", one) for one in ("surgical", "masked", "central")),
+            *[("size-150", "ffl"), *METHODS],
             *[("slower-150", "fedavgm"), ("slower-150", "fedadam"), ("head-150", "ffl"), ("head-150", "fedbabu")],
             *[("full-150", "ffl"), ("long-150", "ffl")],
         ],
@@ -84,7 +84,7 @@ QUESTIONS = {
     ),
     "variants": Question(
         "Each method against ffl, 150 images",
-        [("methods-150", method) for method in STUDIES["methods-150"]["methods"]],
+        METHODS,
         ["ffl of size-150"],
         ["small"],
     ),

@@ -151,12 +151,17 @@ STUDIES: dict[str, dict[str, Any]] = {
         }
         for n in (75, 150, 600)
     },
-    **{
-        name: {"site": pair(150), "methods": ["ffl"], "beside": [("size-150", "ffl")], **more}
-        for name, more in {
-            "reset-150": {"training": {"optimizer_state": "reset"}},
-            "half-150": {"federation": averaged(5, transfer="half")},
-        }.items()
+    "reset-150": {
+        "site": pair(150),
+        "methods": ["ffl"],
+        "training": {"optimizer_state": "reset"},
+        "beside": [("size-150", "ffl")],
+    },
+    "half-150": {
+        "site": pair(150),
+        "methods": ["ffl"],
+        "federation": averaged(5, transfer="half"),
+        "beside": [("size-150", "ffl")],
     },
     # Controls: is a gain the doing of the helper's labels, or of its images at all?
     "shuffled-150": {

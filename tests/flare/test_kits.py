@@ -94,6 +94,7 @@ def test_sites_stream_no_logs_and_outlive_the_death_of_a_job(kits: Kits) -> None
 
 
 def test_what_the_server_keeps_is_in_its_kit(kits: Kits) -> None:
+    # Where the engine keeps jobs unless told otherwise: two servers of a machine would share it.
     assert "/tmp/nvflare" not in (kits.server / "local" / "resources.json").read_text()  # noqa: S108
     assert components(kits.server)["job_manager"]["args"]["uri_root"].startswith(str(kits.server.absolute()))
 

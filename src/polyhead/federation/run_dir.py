@@ -34,6 +34,7 @@ from pathlib import Path
 
 from polyhead.atomic import flush, remove_leftovers, write_atomically
 from polyhead.begun import keep_settings, study_as_begun
+from polyhead.config import StudyConfig
 from polyhead.errors import PolyheadError, RunError, StudyError
 from polyhead.federation.run_lock import Lock, locked, signed, wait_for_orphans
 from polyhead.limited_file import read_limited
@@ -198,15 +199,15 @@ def _claim(run: Path, study_file: Path) -> bool:
     _check_writable(run)
     refuse_folders(run / name for name in _FILES)
     remove_leftovers(run)
-    study, copy = read_limited(study_file, StudyError, _MOST_STUDY_BYTES), run / "study.toml"
-    if not os.path.lexists(copy):
-        write_atomically(copy, study)
-        keep_settings(run / "settings.json", load_study(study_file))
-        return False
-    _check_same(run, study_file, _read_copy(copy) == study)
-    # Of a run that ended between these two files, or whose settings were removed.
-    keep_settings(run / "settings.json", load_study(study_file))
-    return True
+    raw, copy = read_limited(study_file, StudyError, _MOST_STUDY_BYTES), run / "study.toml"
+    study, known = load_study(study_file), os.path.lexists(copy)
+    if known:
+        _check_same(run, study, raw, study_file.parent)
+    else:
+        write_atomically(copy, raw)
+    # Also of a run that ended between these two files, or whose settings were removed.
+    keep_settings(run / "settings.json", study)
+    return known
 
 
 def _check_writable(run: Path) -> None:
@@ -222,24 +223,22 @@ def _check_writable(run: Path) -> None:
                 ) from problem
 
 
-def _read_copy(copy: Path) -> bytes:
-    return read_limited(copy, RunError, _MOST_STUDY_BYTES, _PUT_BACK)
-
-
-def _check_same(run: Path, study_file: Path, to_the_byte: bool) -> None:
+def _check_same(run: Path, study: StudyConfig, raw: bytes, folder: Path) -> None:
+    """Refuse a study, its file's bytes and that file's folder, whose settings are not those that the run began with."""
     copy = run / "study.toml"
+    copied = read_limited(copy, RunError, _MOST_STUDY_BYTES, _PUT_BACK)
     try:
         # As if it lay beside the other, so that relative paths mean the same in both.
-        old = study_as_begun(run, _read_copy(copy).decode(), study_file.parent)
+        old = study_as_begun(run, copied.decode(), folder)
     except (StudyError, UnicodeDecodeError) as problem:
         raise RunError(
             # Of a list of faults the first is enough: the copy is not to be mended by hand.
             f"{copy}: the run's own copy of its study is damaged. {str(problem).splitlines()[0]} {_PUT_BACK}"
         ) from problem
-    if changed := changed_settings(old, load_study(study_file)):
+    if changed := changed_settings(old, study):
         more = f"; and {len(changed) - _MOST_NAMED} more" if len(changed) > _MOST_NAMED else ""
         named = "; ".join(changed[:_MOST_NAMED])
-        if to_the_byte:
+        if copied == raw:
             raise RunError(
                 f"{run}: began when the study file's blanks stood for something else. {named}{more}. {_SAY_IT}"
             )

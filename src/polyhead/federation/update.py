@@ -104,7 +104,7 @@ def check_update(
     for name in sorted(current):
         try:
             fault = _tensor_fault(name, update.state[name], current[name], transfer)
-        except (RuntimeError, NotImplementedError):  # A tensor of some other world within PyTorch.
+        except RuntimeError:  # A tensor of some other world within PyTorch.
             fault = "cannot be computed with. Send what state_dict() gives."
         if fault:
             raise refused(update, f"{shown(name)} {fault}")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from polyhead.config_federation import Federation
 from polyhead.config_recipes import RECIPES, settings_under
 from polyhead.config_training import Augmentation, Privacy, Section, Training
 
@@ -34,10 +35,12 @@ class StudySite(Section):
 
     Attributes
     ----------
+    name
+        Letters, digits, dot, underscore, hyphen, blank; at most 64. Folders and rows of a run are called so.
     manifest
-        Its table; see `polyhead.manifest`.
+        Its table, relative to the study file; see `polyhead.manifest`.
     findings
-        The columns it annotates; by default every finding column.
+        The columns it trains; by default every finding column.
     train_images
         At most so many training images, whole patients; by default all.
     shard
@@ -101,9 +104,19 @@ class Pixels(Section):
     Attributes
     ----------
     recipe
-        ``standard``, or ``paper``: what the authors did.
-    aspect, intensity, equalize, frames, colour
-        Each changes one of the recipe's choices; see `polyhead.imaging.recipe.Recipe`.
+        ``standard``, or ``paper``: what the authors did. The other keys each change one of its choices; see
+        `polyhead.imaging.recipe.Recipe`.
+    aspect
+        To a square: ``pad`` with black, ``crop`` the middle, or ``stretch``.
+    intensity
+        To 8 bits: ``auto``: more than 8 are windowed by quantiles; ``robust``: all are; ``minmax``: from the darkest
+        pixel to the brightest.
+    equalize
+        Grey levels: ``none``, all equally often (``histogram``), or in tiles with limited contrast (``clahe``).
+    frames
+        Of a file with several: ``refuse`` it, or take the ``first``.
+    colour
+        Of a colour file: its ``luminance``, or ``refuse`` it.
     """
 
     recipe: Literal["standard", "paper"] = "standard"
@@ -139,92 +152,14 @@ class Model(Section):
     norm: Literal["batch", "group"] = "batch"
 
 
-class Federation(Section):
-    """Who averages what, how often.
+class Evaluation(Section):
+    """Statistics.
 
     Attributes
     ----------
-    rounds, local_steps
-        Number of rounds, and of optimizer steps a site takes in each.
-    weighting
-        ``equal``: every site counts the same; ``examples``: in proportion to its training images.
-    transfer
-        Precision in which what is shared travels, both ways: ``full``; or ``half``: weights rounded to float16, half
-        the bytes.
-    batch_norm
-        ``shared``: BatchNorm is averaged with the rest; ``private``: weights and statistics stay at the site.
-    finetune, finetune_steps
-        After the last round each site trains on alone: nothing, its ``head``, or the ``full`` network, for so many
-        steps. Every method gets them, so that all are compared at equal optimizer steps.
-    min_sites
-        A round counts only if the updates of so many sites are accepted; by default half of the sites that train,
-        rounded up. Raise it where a round without some hospital would be misleading.
-    round_attempts
-        How often a round with fewer sites is tried in all before the run stops.
-    aggregation
-        ``mean``, weighted; ``median`` of each parameter over the sites, or ``trimmed_mean``: without its extreme
-        values. The last two keep one faulty site from moving the backbone, and learn less from a site unlike the rest.
-    trim
-        ``trimmed_mean`` only: share of the sites left out at each end of every parameter.
-    distance_rule
-        What happens to an update too far from the current backbone: ``reject`` leaves the site out of the round,
-        ``clip`` shortens its step to the limit, ``off`` accepts any finite update.
-    distance_factor
-        The limit, in medians of the round's distances. With one or two sites there is no limit.
-    validate_every
-        Every so many rounds each site measures the AUROC on its validation images; 0 is never.
-    select
-        Which state becomes a site's model: the ``last``, or the ``best`` by the site's own validation AUROC, which is
-        worth it where training runs into overfitting. ``best`` needs `validate_every`.
-    proximal
-        Of ``fedprox``: strength of the pull back to where a round began, its authors' mu.
-    server_momentum
-        Of ``fedavgm`` and ``fedadam``: how much of its direction the server keeps from round to round.
-    server_learning_rate
-        Of ``fedavgm``: 1 goes as far as the mean, and by a momentum of 0.9 up to ten times as far.
-    server_adam_learning_rate, server_adam_epsilon
-        Of ``fedadam``: about how far a weight moves in a round; and the move below which it moves less, its authors'
-        tau.
+    replicates
+        Of the bootstrap over patients; no p-value is below 2 / (replicates + 1).
     """
-
-    rounds: Annotated[int, Field(ge=1, le=1_000_000)] = 40
-    local_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    weighting: Literal["equal", "examples"] = "equal"
-    transfer: Literal["full", "half"] = "full"
-    batch_norm: Literal["shared", "private"] = "shared"
-    finetune: Literal["none", "head", "full"] = "none"
-    finetune_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 100
-    min_sites: Annotated[int, Field(ge=1)] | None = None
-    round_attempts: Annotated[int, Field(ge=1, le=100)] = 3
-    aggregation: Literal["mean", "median", "trimmed_mean"] = "mean"
-    trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
-    distance_rule: Literal["reject", "clip", "off"] = "reject"
-    distance_factor: Annotated[float, Field(gt=1)] = 10.0
-    validate_every: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    select: Literal["last", "best"] = "last"
-    proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.01
-    server_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    server_learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    server_adam_learning_rate: Annotated[float, Field(gt=0)] = 0.003
-    server_adam_epsilon: Annotated[float, Field(ge=1e-12, le=1e6)] = 1e-3
-
-    @model_validator(mode="after")
-    def _keys_agree(self) -> Self:
-        if self.aggregation != "mean" and self.weighting == "examples":
-            raise ValueError(
-                f"aggregation = {self.aggregation!r} counts every site the same, so it does not go with weighting = "
-                "'examples'; set weighting = 'equal', or aggregation = 'mean'"
-            )
-        if self.select == "best" and self.validate_every == 0:
-            raise ValueError(
-                "select = 'best' has nothing to choose by while validate_every = 0; set validate_every to a number of "
-                "rounds, such as 10, or select = 'last'"
-            )
-        return self
-
-
-class Evaluation(Section):
-    """Statistics: number of bootstrap replicates over patients."""
 
     replicates: Annotated[int, Field(ge=100, le=100_000)] = 1000
 
@@ -234,6 +169,12 @@ class StudyConfig(Section):
 
     Attributes
     ----------
+    name
+        What its report is called.
+    seeds
+        Each is a training of its own: initial weights, order of the images, augmentation.
+    methods
+        In the order of the report; see docs/methods.md.
     recipe
         Settings that hold where the study says nothing: the defaults here, or the ``paper``'s; see
         `polyhead.config_recipes`.

@@ -45,6 +45,12 @@ class Training(Section):
 
     Attributes
     ----------
+    batch_size
+        Images of an optimizer step.
+    learning_rate
+        The highest, with which the first step is taken.
+    weight_decay
+        AdamW's; 0 makes it Adam.
     schedule
         Of the learning rate: half a ``cosine``, down to 0 over all steps of the rounds; or ``constant``.
     optimizer_state

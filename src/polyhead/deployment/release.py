@@ -85,7 +85,7 @@ def policy_in(settings: Mapping[str, Any], source: str) -> Policy:
     if metrics not in _ALLOWED:
         raise StudyError(f"{source}: key 'release.metrics': found {metrics!r}; allowed are {', '.join(_ALLOWED)}.")
     if not isinstance(least, int) or isinstance(least, bool) or not 1 <= least <= 1_000_000:
-        raise StudyError(f"{source}: key 'release.least': found {least!r}; allowed is a whole number from 1.")
+        raise StudyError(f"{source}: key 'release.least': found {least!r}; allowed: whole numbers, 1 to 1000000.")
     return Policy(metrics, least)
 
 

@@ -91,6 +91,8 @@ ALLOWED = {
         "findings",
         "atomic",
         "errors",
+        "json_file",
+        "limited_file",
     },
     "environment": {"json_file", "training", "imaging", "manifest", "site_file", "config", "atomic", "errors"},
     "sites": {"federation", "training", "imaging", "manifest", "config", "findings", "errors"},

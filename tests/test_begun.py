@@ -94,7 +94,7 @@ def test_what_is_damaged_is_told_apart(run: Path) -> None:
     change(run, "federation", rounds="many")
     text = (run / "study.toml").read_text()
     with pytest.raises(
-        RunError, match=r"settings\.json: is damaged: key 'federation.rounds': found 'many'.* Remove it"
+        RunError, match=r"settings\.json: is damaged: key 'federation.rounds': found 'many'.* Put a copy"
     ):
         study_as_begun(run, text, run)
     with pytest.raises(StudyError, match=r"study\.toml: unknown key 'rnds'"):

@@ -176,6 +176,8 @@ def check_refusal(runs: Runs, run: Path, out: Path, name: str, done: dict[str, A
     (out / name).rmdir() if (out / name).is_dir() else (out / name).unlink()
     if name == "study.toml":
         shutil.copy(runs.study, out / name)
+    elif name == "settings.json":
+        shutil.copy(run / name, out / name)
     assert runs.run(out, patch="report is short")["status"] == 0
     changed = {key for key, value in runs.expected.items() if contents(out).get(key) != value}
     assert changed <= ({name} if name == "rounds.csv" else set())

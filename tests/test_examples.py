@@ -1,6 +1,7 @@
 """The studies beside the package: every one is a study that would run if its images were there."""
 
 import importlib.util
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -90,6 +91,7 @@ def finish(runs: Path, study: str, methods: list[str], findings: dict[str, list[
     file = runs / study / "rounds.csv"
     before = [pl.read_csv(file)] if file.exists() else []
     pl.concat([*before, pl.DataFrame(sent)]).write_csv(file)
+    (runs / study / "study.toml").write_text(EVIDENCE.study_text(study))
     (runs / study / "report.html").touch()
 
 
@@ -110,6 +112,10 @@ def test_the_evidence_compares_a_site_only_where_its_data_are_the_same(
     finish(tmp_path, "overlap-150", ["local", "ffl"], common, None)
     finish(tmp_path, "overlap-150", ["conventional"], {site: ["Pneumonia"] for site in pair}, None)
     rows = list(results.rows(tmp_path))
+    shutil.copy(tmp_path / "shuffled-150/study.toml", tmp_path / "size-150/study.toml")
+    results.finished.cache_clear()
+    with pytest.raises(SystemExit, match="size-150: is of another study"):
+        list(results.rows(tmp_path))
     assert sorted((row["study"], row["method"], row["against"], row["site"], row["findings"]) for row in rows) == [
         # Beside `ffl` under the same settings, of another study.
         ("methods-150", "central", "ffl of size-150", "large", 1),

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from polyhead.check.images import Reading
 from polyhead.check.study import check_study
+from polyhead.config import StudyConfig
 from polyhead.errors import CacheError, ManifestError, RunError, StudyError
 from polyhead.federation.methods import METHODS
 from polyhead.federation.sharing import NOTHING
@@ -312,3 +313,35 @@ def test_the_example_studies_run(name: str, real_data: Callable[[str], Path], tm
     assert run_study(study, tmp_path / "run", QUIET).exists()
     metrics = pl.read_csv(tmp_path / "run/metrics.csv", schema_overrides={"seed": pl.String})
     assert metrics.filter(finding="mean", seed="all")["method"].unique().sort().to_list() == sorted(methods)
+
+
+def test_a_study_file_that_changes_meanwhile_is_refused_and_nothing_is_trained(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run trains on would else be one thing, and what its own copy says another."""
+    file = write_study(tmp_path, study_text(phantoms, '"local"'))
+
+    def load_and_change(path: Path) -> StudyConfig:
+        study = load_study(path)
+        path.write_text(path.read_text().replace("rounds = 2", "rounds = 1"))
+        return study
+
+    monkeypatch.setattr("polyhead.study.load_study", load_and_change)
+    with pytest.raises(StudyError, match=r"study\.toml: was changed since this command began"):
+        run_study(file, tmp_path / "run", QUIET)
+    assert not (tmp_path / "run/state").exists()
+    monkeypatch.undo()
+    run_study(file, tmp_path / "run", QUIET)
+    assert set(pl.read_csv(tmp_path / "run/rounds.csv")["round"]) == {0}
+
+
+def test_a_study_whose_last_training_images_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    write_two_sites(tmp_path, 8, 4, 8)
+    table = pl.read_csv(tmp_path / "a/manifest.csv", infer_schema=False)
+    train = table.filter(pl.col("split") == "train").head(2)
+    pl.concat([train, table.filter(pl.col("split") != "train")]).write_csv(tmp_path / "a/manifest.csv")
+    (tmp_path / "a" / train["image"][0]).write_bytes(b"")
+    one = '[[site]]\nname = "a"\nmanifest = "a/manifest.csv"\n'
+    file = write_study(tmp_path, f'name = "x"\nmethods = ["local"]\nbad_images = 0.2\n{one}{TINY_SETTINGS}')
+    with pytest.raises(StudyError, match="no site has two readable training images"):
+        run_study(file, tmp_path / "run", QUIET)

@@ -17,6 +17,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
+from polyhead import study as study_module
 from polyhead import union as union_module
 from polyhead.check.study import check_study
 from polyhead.errors import RunError, StudyError
@@ -26,12 +27,12 @@ from polyhead.findings import canonical_name
 from polyhead.phantom import Acquisition, write_site
 from polyhead.sites import open_site, read_site
 from polyhead.study import run_study
-from polyhead.study_file import load_study
+from polyhead.study_file import load_study, parse_study
 from polyhead.summary import print_summary
 from polyhead.training.dataset import load_split
 from polyhead.training.model_file import load_model
 from polyhead.training.predict import predict_split
-from polyhead.union import why_no_union
+from polyhead.union import warn_about_release, why_no_union
 from tests.conftest import TINY_SETTINGS, write_two_sites
 
 QUIET = Console(quiet=True)
@@ -414,6 +415,35 @@ def test_labels_of_a_finding_that_no_site_trains_may_not_change_either(run: Path
             run_study(tables / "run.toml", out, QUIET)
     finally:
         file.write_text(before)
+
+
+def test_a_table_that_changes_while_a_run_trains_changes_nothing(
+    run: Path, tables: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tables / "c/manifest.csv"
+    before = file.read_text()
+
+    def train(*arguments: Any, really: Any = study_module._train) -> None:
+        file.write_text(pl.read_csv(file, infer_schema=False).with_columns(pl.lit("1").alias("EDEMA")).write_csv())
+        really(*arguments)
+
+    monkeypatch.setattr(study_module, "_train", train)
+    try:
+        run_study(tables / "run.toml", tables / "run-meanwhile", QUIET)
+    finally:
+        file.write_text(before)
+    assert dict(contents(tables / "run-meanwhile")) == dict(contents(run))
+
+
+def test_a_head_that_is_tuned_without_noise_is_not_released_without_a_word(
+    tables: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = TINY_SETTINGS.replace("rounds = 2", 'rounds = 2\nfinetune = "head"')
+    noisy = settings.replace("[federation]", 'norm = "group"\n[privacy]\nnoise = 1.0\n[federation]')
+    for text, told in ((settings, False), (noisy, True)):
+        caplog.clear()
+        warn_about_release(parse_study(study_text("a", '"ffl"', text), tables, "study.toml"), [])
+        assert ("epsilon does not cover the heads" in caplog.text) == told
 
 
 def test_two_columns_of_a_table_that_mean_the_same_are_no_label(tables: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,8 +37,8 @@ def test_a_site_that_is_away_is_named_once_with_the_reason_and_again_when_it_is_
     )
     assert said == [
         "ffl, seed 3: 0 of 4 rounds are done.",
-        f"round 2, b: {gone}",
-        "round 4, b: is back.",
+        f"round 1, b: {gone}",
+        "round 3, b: is back.",
         "ffl, seed 3: 4 of 4 rounds are done.",
     ]
     assert bars == {"ffl, seed 3": 4, "a": 4, "b": 2}

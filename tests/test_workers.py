@@ -1,6 +1,8 @@
 """Several jobs at a time leave what one after the other leaves, and whatever happens, nothing is lost."""
 
+import errno
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from polyhead.worker import error_of, words_of
 from tests.conftest import TINY_SETTINGS, write_two_sites
 from tests.test_kill import contents
 
@@ -136,6 +139,14 @@ def test_ctrl_c_ends_each_after_its_step_and_the_same_command_goes_on(study: Pat
 
 
 @pytest.mark.slow
+def test_what_is_said_of_the_sites_is_said_once(study: Path) -> None:
+    control = study.with_name("control.toml")
+    control.write_text(study.read_text().replace('name = "a"', 'name = "a"\nshuffle_labels = true'))
+    status, said = finished(control, study.parent / "control", "--jobs", "2")
+    assert (status, said.count("shuffled")) == (0, 1)
+
+
+@pytest.mark.slow
 def test_a_job_that_fails_is_named_and_what_the_others_did_stays(study: Path, one_by_one: Path) -> None:
     out = study.parent / "failed"
     (out / "state/local/seed-0/done.json").mkdir(parents=True)
@@ -163,3 +174,52 @@ def test_none_at_a_time_is_refused(study: Path, tmp_path: Path, option: str, cou
     assert option in said
     assert "Invalid value" in said
     assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_the_system_is_a_persons_to_mend_and_any_other_keeps_its_traceback_for_debug() -> None:
+    system = words_of(PermissionError(errno.EACCES, "Permission denied", "models"))
+    assert system["trace"] is None
+    assert str(error_of(system)) == "[Errno 13] Permission denied: 'models'"
+    try:
+        raise ZeroDivisionError("x")
+    except ZeroDivisionError as problem:
+        fault = error_of(words_of(problem))
+    assert str(fault) == "ZeroDivisionError: x"
+    assert fault.__notes__[0].startswith("Traceback")
+
+
+# A signal comes in the middle of what a worker tells.
+TELL = """
+import logging, os, signal, sys
+from polyhead import worker
+from polyhead.stopping import gently
+
+class Signalled:
+    def __init__(self, out):
+        self.out, self.flush = out, out.flush
+    def write(self, text):
+        if "first" in text:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.out.write(text)
+
+line = worker._Line(int(sys.argv[1]))
+line._out = Signalled(line._out)
+logging.getLogger().addHandler(worker._Teller(line))
+with gently(logging.getLogger("polyhead").warning):
+    line.tell(kind="first")
+"""
+
+
+def test_a_signal_that_comes_while_a_process_tells_is_told_of_too() -> None:
+    """Whoever handles it runs in the thread that tells, and must not wait for what that thread holds."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", TELL, str(writing)]
+    with os.fdopen(reading) as told:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(writing,))
+        os.close(writing)
+        try:
+            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+            process.communicate()
+        assert [json.loads(line)["kind"] for line in told] == ["log", "first"]

@@ -84,13 +84,13 @@ QUESTIONS = {
     ),
     "variants": Question(
         "Each method against ffl, 150 images",
-        METHODS,
+        [*METHODS, ("slower-150", "fedavgm"), ("slower-150", "fedadam")],
         ["ffl of size-150"],
         ["small"],
     ),
     "averaging": Question(
         "How often to average, against training alone",
-        [(study, "ffl") for studies in EVERY.values() for study in studies],
+        [*((study, "ffl") for studies in EVERY.values() for study in studies), ("fedbn-75", "fedbn")],
         sites=PAIR,
     ),
     "controls": Question(

@@ -23,11 +23,13 @@ from functools import cache
 from pathlib import Path
 
 import polars as pl
-from studies import STUDIES
+from studies import STUDIES, study_text
 
+from polyhead.begun import study_as_begun
 from polyhead.evaluation import MEAN
 from polyhead.evaluation.collect import Model, read_run
 from polyhead.evaluation.evaluate import evaluate_models
+from polyhead.finished import check_predictions_of
 
 REPLICATES = 2000
 # What a study without `local` of its own is held against, if it names no other. `reset-150` differs from it in how an
@@ -67,9 +69,26 @@ def alike(study: str, other: str) -> list[str]:
     return sorted(site["name"] for site in STUDIES[study]["site"] if site in STUDIES[other]["site"])
 
 
+@cache
 def finished(run: Path) -> bool:
-    """Tell whether a study ran to its end."""
-    return (run / "report.html").exists()
+    """Tell whether a study ran to its end.
+
+    Raises
+    ------
+    SystemExit
+        If it is not the study that `STUDIES` has under its name: its rows would be called what they are not.
+    RunError
+        If its predictions were changed since.
+    """
+    if not (run / "report.html").exists():
+        return False
+    began, asked = (
+        study_as_begun(run, text, run.parent) for text in ((run / "study.toml").read_text(), study_text(run.name))
+    )
+    if began != asked:
+        raise SystemExit(f"{run}: is of another study than studies.py has under this name. Move it away, run it again.")
+    check_predictions_of(run)
+    return True
 
 
 def row(runs: Path, study: str, method: str, other: str, site: str, against: str) -> dict[str, object]:

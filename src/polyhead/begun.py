@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polyhead.atomic import write_atomically
-from polyhead.config import StudyConfig, StudySite
+from polyhead.config import PLACES, StudyConfig, StudySite
 from polyhead.config_recipes import settings_under
 from polyhead.errors import RunError, StudyError
 from polyhead.json_file import read_object
@@ -20,7 +20,10 @@ from polyhead.study_file import check_study, parse_toml
 __all__ = ["keep_settings", "study_as_begun"]
 
 _SMALLEST = StudyConfig(name="any", site=[StudySite(name="any", manifest=Path("any"))])
-_REMEDY = "Remove it: what the study file leaves blank is then taken for this version's defaults."
+_REMEDY = (
+    "Put a copy of it in its place, or begin anew with --restart. For a report alone it may be removed: what the study "
+    "file leaves blank is then taken for this version's defaults."
+)
 
 
 def keep_settings(path: Path, study: StudyConfig) -> None:
@@ -61,7 +64,7 @@ def study_as_begun(run: Path, text: str, folder: Path) -> StudyConfig:
 
 
 def _kept(study: StudyConfig) -> dict[str, Any]:
-    return study.model_dump(mode="json", exclude={"site": True, "cache": True, "model": {"weights"}})
+    return study.model_dump(mode="json", exclude=dict(PLACES))
 
 
 def _of_this_version(began: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Every setting of a study, with its default and its allowed range. Read from a file by `polyhead.study_file`."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -11,6 +13,7 @@ from polyhead.config_recipes import RECIPES, settings_under
 from polyhead.config_training import Augmentation, Privacy, Section, Training
 
 __all__ = [
+    "PLACES",
     "Augmentation",
     "Evaluation",
     "Federation",
@@ -225,6 +228,10 @@ class StudyConfig(Section):
                 "images they have; set weighting = 'equal' under [federation]"
             )
         return self
+
+
+PLACES: Mapping[str, Any] = MappingProxyType({"site": True, "cache": True, "model": {"weights"}})
+"""The settings that are the sites' own, or paths, as pydantic's ``exclude``: what is kept, or agreed on, has none."""
 
 
 def _refuse_repeats(names: list[str]) -> None:

@@ -30,10 +30,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SiteSource:
-    """A site of a study before a method has chosen findings: its table, without unreadable images, and its pixels."""
+    """A site of a study before a method has chosen findings.
+
+    Attributes
+    ----------
+    manifest
+        Its table as the study narrows it, without images that cannot be read.
+    whole
+        Its table with all images and all findings.
+    cache
+        Its pixels.
+    """
 
     name: str
     manifest: Manifest
+    whole: Manifest
     cache: PixelCache
 
 
@@ -78,7 +89,7 @@ def open_site(
         _log.warning("site %s: %s is left out: %s", site.name, image, cache.bad[image])
     readable = replace(manifest, frame=manifest.frame.filter(~bad))
     _refuse_empty(site, readable)
-    return SiteSource(site.name, readable, cache)
+    return SiteSource(site.name, readable, whole, cache)
 
 
 def recipe_of(study: StudyConfig) -> Recipe:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -88,6 +88,8 @@ def run_study(
     _print_matches(findings, study, console)
     _print_privacy(privacy, console)
     with open_run(out, study_file, restart) as opened, log_to(out / "run.log"):
+        if opened.study != study:
+            raise StudyError(f"{study_file}: was changed since this command began. Give the command again.")
         _say_how_it_begins(out, opened, console)
         keep_inputs(out / "inputs.json", study, manifests)
         keep_sources(out / "sources.json", study)
@@ -116,14 +118,18 @@ def _keep_counts(out: Path, counts: pl.DataFrame) -> None:
 
 def _refuse_impossible(study: StudyConfig, manifests: Mapping[str, Manifest]) -> None:
     check_release(study)
-    federation = study.federation
-    training = sum(manifest.split("train").height >= 2 for manifest in manifests.values())
-    if not training:
-        raise StudyError("no site has two training images: there is nothing to train on.")
-    if federation.min_sites and federation.min_sites > training:
-        raise StudyError(f"key 'federation.min_sites': found {federation.min_sites}, but only {training} sites train.")
+    _refuse_idle(study, manifests.values())
     check_model(study.model)
     refuse_settings(study.methods, study)
+
+
+def _refuse_idle(study: StudyConfig, manifests: Iterable[Manifest]) -> None:
+    federation = study.federation
+    training = sum(manifest.split("train").height >= 2 for manifest in manifests)
+    if not training:
+        raise StudyError("no site has two readable training images: there is nothing to train on.")
+    if federation.min_sites and federation.min_sites > training:
+        raise StudyError(f"key 'federation.min_sites': found {federation.min_sites}, but only {training} sites train.")
 
 
 def _privacy(study: StudyConfig, manifests: Mapping[str, Manifest]) -> pl.DataFrame:
@@ -180,7 +186,7 @@ def _evaluate(run: Path, study: StudyConfig) -> None:
 
 def _jobs(study: StudyConfig, run: Path, device: Device, methods: Sequence[Method]) -> list[Job]:
     # Of the settings, not of the file's bytes: a comment may change.
-    settings = tomllib.loads((run / "study.toml").read_text())
+    settings = tomllib.loads((run / "study.toml").read_bytes().decode())
     inputs = json.loads((run / "inputs.json").read_bytes())
     jobs = []
     for seed, method in product(study.seeds, methods):
@@ -209,5 +215,7 @@ def _prepare_sites(study: StudyConfig, manifests: dict[str, Manifest], progress:
 
         sources.append(open_site(site, manifests[site.name], study, show))
         progress.remove_task(task)
+    # Again: images that cannot be read are left out.
+    _refuse_idle(study, [source.manifest for source in sources])
     warn_about_release(study, sources)
     return sources

@@ -132,7 +132,14 @@ def _explain(error: Any) -> str:
     if error["type"] == "value_error" and isinstance(error["input"], dict):
         # Two keys of the section disagree: the message names both, and the rest of the section would only hide them.
         return f"section [{key}]: {message}." if key else f"{message}."
-    return f"key {key!r}: found {error['input']!r}; {message}."
+    return f"key {key!r}: found {_written(error['input'])}; {message}."
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes out no whole number of more than some thousand digits.
+        return "a number of thousands of digits"
 
 
 def _section_at(location: tuple[str | int, ...]) -> type[BaseModel]:

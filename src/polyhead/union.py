@@ -20,13 +20,13 @@ from typing import Any
 
 import polars as pl
 
-from polyhead.config import Federation, StudyConfig, StudySite
+from polyhead.config import Federation, StudyConfig
 from polyhead.errors import RunError, StudyError
 from polyhead.federation.methods import METHODS, Method
 from polyhead.federation.run_dir import model_folder, union_folder
 from polyhead.findings import canonical_name, name_at_site
 from polyhead.json_file import read_object
-from polyhead.manifest import Manifest, read_manifest
+from polyhead.manifest import Manifest
 from polyhead.predictions import write_predictions
 from polyhead.sites import SiteSource, recipe_of
 from polyhead.training.dataset import SplitData, load_split
@@ -108,6 +108,11 @@ def warn_about_release(study: StudyConfig, sources: Sequence[SiteSource]) -> Non
             if finding not in _learned(source.manifest, [finding]):
                 text = "site %s, finding %r: not released: there are no training images with it, or none without."
                 _log.warning(text, source.name, finding)
+    if agreed and study.privacy.noise and study.federation.finetune != "none":
+        _log.warning(
+            "key 'federation.finetune': steps after the rounds are without noise, so epsilon does not cover the heads "
+            "that are released."
+        )
     if agreed and not any(_learned(manifest, manifest.findings) for manifest in manifests):
         _log.warning("there is no model of released heads: %s.", _NOTHING_LEARNED)
 
@@ -171,9 +176,8 @@ def write_union(
     about = _about(run, method.name, seed, columns)
     folder = union_folder(run, method.name, seed)
     union = unite_heads(models, {column.name: (column.site, column.finding) for column in columns})
-    sites = {site.name: site for site in study.site}
     for source in sources:
-        images = _test_images(sites[source.name], source, columns, study.findings.aliases)
+        images = _test_images(source, columns, study.findings.aliases)
         table = predictions_table(images, union.findings, predict_split(union, images))
         write_predictions(table, _predictions(folder, source.name))
     save_model(union, study.model, recipe_of(study), about, folder)
@@ -209,14 +213,12 @@ def _about(run: Path, method: str, seed: int, columns: Sequence[Column]) -> dict
     }
 
 
-def _test_images(
-    site: StudySite, source: SiteSource, columns: Sequence[Column], aliases: Mapping[str, str]
-) -> SplitData:
+def _test_images(source: SiteSource, columns: Sequence[Column], aliases: Mapping[str, str]) -> SplitData:
     """Return a site's test images with a label for every column, of all that its table annotates."""
-    whole = read_manifest(site.manifest)
+    whole = source.whole
     wanted = {one.canonical for one in columns}
     annotated = [name for name in whole.findings if canonical_name(name, aliases) in wanted]
-    spelled = _spelled(site.name, annotated, source.manifest.findings, aliases)
+    spelled = _spelled(source.name, annotated, source.manifest.findings, aliases)
     labels = [
         (pl.col(spelled[one.canonical]) if one.canonical in spelled else pl.lit(None, pl.Int8)).alias(one.name)
         for one in columns

@@ -68,12 +68,13 @@ def _obey(line: "_Line") -> None:
 
 
 def _work(line: "_Line", run: Path, study: StudyConfig) -> None:
+    # What there is to say of the sites was said; without any handler Python would say it again, here.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         sources = _open_sites(run, study)
     except Exception as problem:
         line.tell(kind="failed", **words_of(problem))
         return
-    # From here on: what there is to say of the sites was said.
     logging.getLogger().addHandler(_Teller(line))
     logging.getLogger(_OURS).setLevel(logging.INFO)
     device, table = resolve_device(study.training.device), RoundTable(line.append, line.trim, line.mend)
@@ -125,7 +126,8 @@ class _Line:
     def __init__(self, descriptor: int) -> None:
         self.orders: SimpleQueue[Message] = SimpleQueue()
         self._out = os.fdopen(descriptor, "w", encoding="utf-8")
-        self._one_at_a_time = threading.Lock()
+        # Held again by the same thread where a signal comes while it tells: who handles the signal tells of that.
+        self._one_at_a_time = threading.RLock()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -138,8 +140,9 @@ class _Line:
         os._exit(0)
 
     def tell(self, **message: object) -> None:
+        text = json.dumps(message) + "\n"
         with self._one_at_a_time:
-            self._out.write(json.dumps(message) + "\n")
+            self._out.write(text)
             self._out.flush()
 
     def append(self, run: Path, method: str, seed: int, rows: Sequence[RoundRow]) -> None:
@@ -178,7 +181,7 @@ def words_of(problem: Exception) -> Message:
     system = (problem.errno, problem.strerror, problem.filename) if isinstance(problem, OSError) else None
     trace = (
         None
-        if isinstance(problem, PolyheadError)
+        if isinstance(problem, PolyheadError | OSError)
         else logging.Formatter().formatException((type(problem), problem, problem.__traceback__))
     )
     return {"error": type(problem).__name__, "text": str(problem), "system": system, "trace": trace}
@@ -191,7 +194,10 @@ def error_of(words: Mapping[str, Any]) -> Exception:
         return error
     if words["system"] and words["system"][0]:
         return OSError(*words["system"])
-    return RuntimeError(f"{words['error']}: {words['text']}")
+    fault = RuntimeError(f"{words['error']}: {words['text']}")
+    # For --debug; run.log has it, too.
+    fault.add_note(str(words["trace"]))
+    return fault
 
 
 if __name__ == "__main__":

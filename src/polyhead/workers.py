@@ -210,10 +210,12 @@ def _fail(house: _House, worker: _Worker, words: Message) -> None:
         house.failures[worker.number] = error
     else:
         house.failures[worker.number] = type(error)(f"{name}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            house.failures[worker.number].add_note(note)
     text = f"{house.failures[worker.number]}".rstrip(".")
     _log.info("failed: %s. The others are trained to their end.", text)
     if words["trace"]:
-        _log_here({"name": _log.name, "levelno": logging.ERROR, "msg": text, "exc_text": words["trace"]}, False)
+        _log_here({"name": _log.name, "levelno": logging.INFO, "msg": text, "exc_text": words["trace"]}, False)
 
 
 def _give_next(house: _House, worker: _Worker) -> None:

@@ -196,6 +196,11 @@ def study(methods: list[str], model: Model | None = None, **federation: object) 
             r"method 'fedbn': .*has none \(norm = 'group'.*it would be 'ffl'",
         ),
         (
+            study(["ffl", "fedbn"], batch_norm="private"),
+            study(["local", "fedbn"], batch_norm="private"),
+            r"method 'fedbn': is 'ffl' under batch_norm = 'private'.*Leave one out, or set batch_norm = 'shared'",
+        ),
+        (
             study(["fedprox"], local_steps=1),
             study(["fedprox"], local_steps=2),
             r"method 'fedprox': .*'federation\.local_steps' at 1.*it would be 'ffl'.*2 or more",

@@ -16,6 +16,7 @@ from polyhead.config import Federation
 from polyhead.errors import DiskError, RunError
 from polyhead.federation import run_lock
 from polyhead.federation.run_dir import Opened, open_run
+from polyhead.study_file import load_study
 
 STUDY = """
 name = "x"
@@ -50,7 +51,12 @@ def run(tmp_path: Path, study_file: Path) -> Path:
 
 def opened(run: Path, study_file: Path, restart: bool = False) -> Opened:
     with open_run(run, study_file, restart) as found:
+        assert found.study == load_study(study_file)
         return found
+
+
+def told(found: Opened) -> tuple[bool, Path | None, str | None]:
+    return found.known, found.moved_to, found.unfinished
 
 
 def elsewhere(run: Path, study_file: Path, *options: str, prefix: tuple[str, ...] = ()) -> str:
@@ -60,9 +66,9 @@ def elsewhere(run: Path, study_file: Path, *options: str, prefix: tuple[str, ...
 
 
 def test_the_study_is_copied_to_the_byte(study_file: Path, tmp_path: Path) -> None:
-    assert opened(tmp_path / "deep/run", study_file) == Opened(False, None, None)
+    assert told(opened(tmp_path / "deep/run", study_file)) == (False, None, None)
     assert (tmp_path / "deep/run/study.toml").read_bytes() == study_file.read_bytes()
-    assert opened(tmp_path / "deep/run", study_file) == Opened(True, None, None)
+    assert told(opened(tmp_path / "deep/run", study_file)) == (True, None, None)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +85,23 @@ def test_the_same_settings_in_other_words_are_the_same_study(run: Path, study_fi
     study_file.write_text(text)
     assert opened(run, study_file).known
     assert (run / "study.toml").read_text() == STUDY
+
+
+def test_a_run_that_trained_is_not_gone_on_with_when_nothing_tells_what_its_blanks_stood_for(
+    run: Path, study_file: Path
+) -> None:
+    (run / "settings.json").unlink()
+    assert opened(run, study_file).known
+    assert (run / "settings.json").exists()
+    (run / "state/ffl/seed-0").mkdir(parents=True)
+    (run / "state/ffl/seed-0/round-1.json").touch()
+    assert opened(run, study_file).known
+    kept = (run / "settings.json").read_bytes()
+    (run / "settings.json").unlink()
+    with pytest.raises(RunError, match=r"settings\.json: is missing.* Put a copy of it in its place.* --restart"):
+        opened(run, study_file)
+    (run / "settings.json").write_bytes(kept)
+    assert opened(run, study_file).known
 
 
 def test_another_study_is_refused_and_what_changed_is_named(run: Path, study_file: Path) -> None:
@@ -122,7 +145,7 @@ def test_a_damaged_copy_is_named_with_what_to_do_and_a_restart_helps(
     damage(run / "study.toml")
     with pytest.raises(RunError, match=rf"run/study\.toml: (?s:.*){message}(?s:.*)another --out"):
         opened(run, study_file)
-    assert opened(run, study_file, restart=True) == Opened(False, run.with_name("run.before-1"), None)
+    assert opened(run, study_file, restart=True) == (False, run.with_name("run.before-1"), None)
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -203,7 +226,7 @@ def test_a_restart_keeps_the_old_run_beside_the_new(run: Path, study_file: Path)
     study_file.write_text(STUDY + "[training]\nlearning_rate = 0.5\n")
     for expected in ("run.before-1", "run.before-3"):
         with open_run(run, study_file, restart=True) as found:
-            assert found == Opened(False, run.with_name(expected), None)
+            assert told(found) == (False, run.with_name(expected), None)
             assert {path.name for path in run.iterdir() if path.name[0] != "."} == {"study.toml", "settings.json"}
     assert run.with_name("run.before-1").joinpath("rounds.csv").read_text() == "old"
     assert run.with_name("run.before-1").joinpath("study.toml").read_text() == STUDY
@@ -221,7 +244,7 @@ def test_the_old_run_is_free_while_the_new_one_runs(run: Path, study_file: Path)
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
 def test_a_restart_of_nothing_is_a_start(study_file: Path, tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "run")
-    assert opened(tmp_path / "run", study_file, restart=True) == Opened(False, None, None)
+    assert opened(tmp_path / "run", study_file, restart=True) == (False, None, None)
     assert not (tmp_path / "run.before-1").exists()
 
 

@@ -36,7 +36,7 @@ def test_a_missing_file_is_named_with_its_command(make_run, name, command):
         ("metrics.csv", ",low,", ",lower,", "no column 'low'"),
         ("metrics.csv", ",auroc,0.", ",auroc,x0.", "row 1, column 'value': 'x0"),
         ("metrics.csv", ",auroc,0.", ",auroc,inf0.", "column 'value'"),
-        ("environment.json", "{", "[", "not valid JSON"),
+        ("environment.json", "{", "[", "is damaged"),
         ("study.toml", "rounds =", "round =", "closest: rounds"),
     ],
 )

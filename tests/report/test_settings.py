@@ -47,7 +47,7 @@ def test_a_run_without_them_shows_nothing(make_run):
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        ([], r"sources\.json: found a list; an object is needed"),
+        ([], r"sources\.json: is damaged: found a list; an object is needed"),
         ({"Rural": "blank"}, r"sources\.json, key 'Rural': found 'blank'; an object is needed"),
     ],
 )

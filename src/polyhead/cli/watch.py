@@ -81,7 +81,8 @@ def _lines(event: Mapping[str, Any], what: str, rounds: int, away: dict[str, str
 
 def _changes(event: Mapping[str, Any], row: Mapping[str, Any], away: dict[str, str]) -> list[str]:
     site, status = row["site"], row["status"]
-    where = f"round {row['round'] + 1}, {site}"
+    # From 0, as in rounds.csv, where whoever reads this looks next.
+    where = f"round {row['round']}, {site}"
     if status.startswith(_COUNTED):
         return [f"{where}: is back."] if away.pop(site, "") else []
     if site in away:

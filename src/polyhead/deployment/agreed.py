@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyhead.config import Federation, Findings, Model, Privacy, StudyConfig, Training
+from polyhead.config import PLACES, Federation, Findings, Model, Privacy, StudyConfig, Training
 from polyhead.deployment.weights import WEIGHTS, Weights, check_weights, hash_of_weights
 from polyhead.errors import StudyError
 from polyhead.federation.methods import METHODS, common_names, plan_for, refuse_settings
@@ -35,7 +35,7 @@ __all__ = [
 _MOST_BYTES = 2**20
 _HEADS_STAY = "between houses every head stays in its own; none is handed out. Take the key out."
 # Paths, and what is read from them, are each house's own; a recipe is agreed on as what it sets.
-_LEFT_OUT: dict[str, Any] = {"site": True, "cache": True, "model": {"weights"}, "recipe": True}
+_LEFT_OUT: dict[str, Any] = {**PLACES, "recipe": True}
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,11 @@ def _adam(federation: Federation) -> ServerRule:
 
 
 def _no_batch_norm(study: StudyConfig) -> str:
+    if study.federation.batch_norm == "private" and "ffl" in study.methods:
+        return (
+            "is 'ffl' under batch_norm = 'private', which the study sets: the two would be one training, done twice. "
+            "Leave one out, or set batch_norm = 'shared' under [federation]."
+        )
     if batch_norm_names(build_backbone(study.model, seed=0)):
         return ""
     found = "norm = 'group' under [model] replaces them" if study.model.norm == "group" else study.model.backbone

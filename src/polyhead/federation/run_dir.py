@@ -59,6 +59,8 @@ class Opened:
 
     Attributes
     ----------
+    study
+        As its file was read for this run.
     known
         Whether the run was there before, with the same study.
     moved_to
@@ -67,6 +69,7 @@ class Opened:
         A text about the process that ran there last, if that did not end by itself; None otherwise.
     """
 
+    study: StudyConfig
     known: bool
     moved_to: Path | None
     unfinished: str | None
@@ -138,13 +141,13 @@ def open_run(run: Path, study_file: Path, restart: bool = False) -> Iterator[Ope
                 flush(moved[-1].parent)
                 stack.close()
                 lock = stack.enter_context(_locked_and_quiet(run))
-            known = _claim(run, study_file)
+            study, known = _claim(run, study_file)
             stack.enter_context(signed(lock))
         except (PolyheadError, OSError) as problem:
             if not moved:
                 raise
             raise _with_place(problem, run, moved[0]) from problem
-        yield Opened(known, moved[0] if moved else None, unfinished)
+        yield Opened(study, known, moved[0] if moved else None, unfinished)
 
 
 @contextmanager
@@ -194,20 +197,21 @@ def _with_place(problem: PolyheadError | OSError, run: Path, moved_to: Path) -> 
     return error(f"{text} What was there before lies in {moved_to}.")
 
 
-def _claim(run: Path, study_file: Path) -> bool:
-    """Make the directory, whose lock is held, the run of a study; return whether it was before."""
+def _claim(run: Path, study_file: Path) -> tuple[StudyConfig, bool]:
+    """Make the directory, whose lock is held, the run of a study; return the study, and whether it was before."""
     _check_writable(run)
     refuse_folders(run / name for name in _FILES)
     remove_leftovers(run)
     raw, copy = read_limited(study_file, StudyError, _MOST_STUDY_BYTES), run / "study.toml"
     study, known = load_study(study_file), os.path.lexists(copy)
     if known:
+        _refuse_lost_settings(run)
         _check_same(run, study, raw, study_file.parent)
     else:
         write_atomically(copy, raw)
-    # Also of a run that ended between these two files, or whose settings were removed.
+    # Also of a run that ended between these two files.
     keep_settings(run / "settings.json", study)
-    return known
+    return study, known
 
 
 def _check_writable(run: Path) -> None:
@@ -221,6 +225,16 @@ def _check_writable(run: Path) -> None:
                 raise RunError(
                     f"{folder}: cannot be written ({problem.strerror}). Make it writable, or choose another --out."
                 ) from problem
+
+
+def _refuse_lost_settings(run: Path) -> None:
+    """Refuse a run that has trained when nothing tells any longer what its study file's blanks stood for."""
+    settings = run / "settings.json"
+    if not os.path.lexists(settings) and any(file.is_file() for file in (run / "state").glob("*/*/*")):
+        raise RunError(
+            f"{settings}: is missing. It tells what the study file's blanks stood for when the training here began. "
+            f"Put a copy of it in its place. {_REMEDY}"
+        )
 
 
 def _check_same(run: Path, study: StudyConfig, raw: bytes, folder: Path) -> None:

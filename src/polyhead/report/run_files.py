@@ -1,13 +1,14 @@
 """The files of a run that the report reads: text, JSON, and tables, whose columns and numbers are checked."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
 
+from polyhead import json_file
 from polyhead.errors import RunError
+from polyhead.limited_file import read_limited
 
 __all__ = ["COLUMNS", "command", "read_object", "read_table", "read_text"]
 
@@ -24,6 +25,7 @@ COLUMNS = {
     "comparisons.csv": ("method reference site finding metric", "difference low high p p_holm"),
 }
 _EVALUATED = ("metrics.csv", "comparisons.csv", "cross_site.csv")
+_MOST_BYTES = 2**24
 _NOT_AVAILABLE = ("na", "nan", "null", "none")
 
 
@@ -33,15 +35,10 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
     Raises
     ------
     RunError
-        As `read_text`; or if it holds anything else.
+        If it is missing, with the command that makes it; or holds anything else.
     """
-    try:
-        found = json.loads(read_text(folder, name))
-    except json.JSONDecodeError as problem:
-        raise RunError(f"{folder / name}: not valid JSON ({problem}).") from problem
-    if not isinstance(found, dict):
-        raise RunError(f"{folder / name}: found a {type(found).__name__}; an object is needed.")
-    return found
+    _require(folder, name)
+    return json_file.read_object(folder / name, f"Remove it, then make it again: {command(name, folder)}")
 
 
 def read_text(folder: Path, name: str) -> str:
@@ -53,9 +50,10 @@ def read_text(folder: Path, name: str) -> str:
         If it is missing, with the command that makes it; or no UTF-8.
     """
     _require(folder, name)
+    raw = read_limited(folder / name, RunError, _MOST_BYTES)
     try:
-        return (folder / name).read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as problem:
+        return raw.decode()
+    except UnicodeDecodeError as problem:
         raise RunError(f"{folder / name}: cannot be read as UTF-8 text ({problem}).") from problem
 
 

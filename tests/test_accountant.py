@@ -10,7 +10,7 @@ from polyhead import accountant
 from polyhead.accountant import Steps, epsilon_of, most_repeats
 from polyhead.errors import StudyError
 
-pytest.importorskip("opacus", reason="needs the extra: pip install 'polyhead[privacy]'")
+pytest.importorskip("opacus", reason="needs the extra: pip install '.[privacy]' in Polyhead's folder")
 
 
 def exact(noise: float, delta: float, steps: int = 1) -> float:

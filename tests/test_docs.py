@@ -4,11 +4,17 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from polyhead.config import StudyConfig
 from polyhead.config_training import Section
+from polyhead.phantom import Acquisition, write_site
+from polyhead.predictions import read_predictions
+from polyhead.study import run_study
+from tests.conftest import TINY_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page for folder in (".", "docs", "examples", "benchmarks") for page in (ROOT / folder).glob("*.md"))
@@ -74,3 +80,20 @@ def test_a_setting_without_a_word_about_it_is_found() -> None:
     script = settings_script()
     with pytest.raises(KeyError, match="untold"):
         script.tables(Odd)
+
+
+@pytest.mark.slow
+def test_the_page_of_a_run_tells_how_its_model_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = {"train": 16, "val": 8, "test": 8, "size": 32}
+    write_site(Path("our-hospital"), site="ours", findings=("Edema",), acquisition=Acquisition(), seed=1, **size)
+    site = '[[site]]\nname = "ours"\nmanifest = "our-hospital/manifest.csv"\n'
+    Path("study.toml").write_text(f'name = "one"\nmethods = ["ffl"]\n{site}{TINY_SETTINGS}')
+    run_study(Path("study.toml"), Path("RUN"), Console(quiet=True))
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "run.md").read_text(), re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(code, found)  # noqa: S102
+    kept = read_predictions(Path("RUN/predictions/ffl/seed-0/ours/test.parquet"))
+    assert found["about"]["findings"] == ["Edema"]
+    assert list(kept["image"]) == list(found["test"].images)
+    assert list(kept["score"]) == list(found["probabilities"][:, 0])

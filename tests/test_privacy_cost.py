@@ -16,7 +16,7 @@ from polyhead.study import run_study
 from polyhead.study_file import load_study
 from tests.conftest import TINY_SETTINGS, write_two_sites
 
-pytest.importorskip("opacus", reason="needs the extra: pip install 'polyhead[privacy]'")
+pytest.importorskip("opacus", reason="needs the extra: pip install '.[privacy]' in Polyhead's folder")
 
 NOISE = "\n[privacy]\nnoise = 2.0\ndelta = 1e-4\n"
 

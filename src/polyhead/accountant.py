@@ -84,6 +84,7 @@ def _library() -> Any:
         from opacus.accountants.analysis import rdp  # Here: it takes seconds, and not everybody needs it.
     except ImportError as problem:
         raise StudyError(
-            f"key 'privacy.noise': what it costs is computed by an extra: pip install 'polyhead[privacy]' ({problem})."
+            "key 'privacy.noise': what it costs is computed by an extra: pip install '.[privacy]' in Polyhead's folder "
+            f"({problem})."
         ) from problem
     return rdp

@@ -25,7 +25,7 @@ from polyhead.federation.start import initial_shared
 from polyhead.federation.update import SiteUpdate
 from tests.deployment.houses_by_hand import agreed_in, carry_to, differences, open_all, simulated, state_of, write_study
 
-pytest.importorskip("opacus", reason="needs the extra: pip install 'polyhead[privacy]'")
+pytest.importorskip("opacus", reason="needs the extra: pip install '.[privacy]' in Polyhead's folder")
 
 ROUNDS = 3
 NOISE = "[privacy]\nnoise = 1.0\ndelta = 1e-5\n"

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.importorskip("nvflare", reason="needs the extra: pip install 'polyhead[nvflare]'")
+pytest.importorskip("nvflare", reason="needs the extra: pip install '.[nvflare]' in Polyhead's folder")

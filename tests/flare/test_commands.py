@@ -128,7 +128,7 @@ def test_help_ends_with_an_example(command: tuple[str, str]) -> None:
 def test_without_the_engine_a_command_says_how_to_install_it(given: tuple[str, ...]) -> None:
     done = polyhead(*given, without="nvflare")
     assert done.returncode == 2
-    assert done.stderr == "error: NVIDIA FLARE is not installed here: pip install 'polyhead[nvflare]'\n"
+    assert done.stderr == "error: NVIDIA FLARE is not installed here: pip install '.[nvflare]' in Polyhead's folder\n"
 
 
 def test_init_says_who_gets_which_kit_and_what_to_keep_safe(federation: Federation) -> None:

@@ -30,7 +30,8 @@ DATA = make_split(6, 2, seed=0)
 @pytest.fixture
 def model() -> SiteModel:
     backbone = build_backbone(TINY, seed=0)
-    return SiteModel(backbone, build_head(feature_count(backbone), FINDINGS, 0), FINDINGS)
+    model = SiteModel(backbone, build_head(feature_count(backbone), FINDINGS, 0), FINDINGS)
+    return model.to(memory_format=torch.channels_last)  # as in training
 
 
 def test_a_model_predicts_the_same_after_saving(model: SiteModel, tmp_path: Path) -> None:

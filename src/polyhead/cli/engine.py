@@ -25,7 +25,9 @@ def needs_engine() -> Iterator[None]:
     except ModuleNotFoundError as problem:
         if (problem.name or "").partition(".")[0] not in ("nvflare", "cryptography", "psutil"):
             raise
-        raise UsageError("NVIDIA FLARE is not installed here: pip install 'polyhead[nvflare]'") from problem
+        raise UsageError(
+            "NVIDIA FLARE is not installed here: pip install '.[nvflare]' in Polyhead's folder"
+        ) from problem
 
 
 @contextmanager

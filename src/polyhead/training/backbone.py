@@ -135,7 +135,8 @@ def _timm(name: str) -> nn.Module:
         import timm  # An extra: it brings torchvision along.
     except ImportError as problem:
         raise StudyError(
-            f"key 'model.backbone': timm:{name} needs the extra: pip install 'polyhead[timm]' ({problem})."
+            f"key 'model.backbone': timm:{name} needs the extra: pip install '.[timm]' in Polyhead's folder "
+            f"({problem})."
         ) from problem
     if name not in timm.list_models():
         raise StudyError(f"key 'model.backbone': timm has no {name!r}; {closest(name, timm.list_models())}.")

@@ -61,7 +61,7 @@ def save_model(model: SiteModel, settings: Model, recipe: Recipe, about: Mapping
 
 
 def load_model(folder: Path, findings: Sequence[str] | None = None) -> SiteModel:
-    """Read a model.
+    """Read a model; on the CPU it predicts what it did where it was trained, bit for bit.
 
     Parameters
     ----------
@@ -91,7 +91,8 @@ def load_model(folder: Path, findings: Sequence[str] | None = None) -> SiteModel
     order = [places[finding] for finding in wanted]
     state = {f"backbone.{name}": tensor for name, tensor in backbone.items()}
     load_state(model, state | {f"head.{name}": tensor[order] for name, tensor in head.items()})
-    return model
+    # As in training: the same weights give other last bits in another format.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _named(findings: Sequence[str]) -> str:

@@ -28,7 +28,7 @@ ALLOWED = {
     "config_federation": {"config_training"},
     "config_recipes": set(),
     "config_training": set(),
-    "study_file": {"config", "errors", "findings"},
+    "study_file": {"config", "errors", "findings", "limited_file"},
     "begun": {"study_file", "config", "config_recipes", "json_file", "atomic", "errors"},
     "problems": set(),
     "accountant": {"errors"},

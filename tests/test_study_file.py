@@ -137,6 +137,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (f'name = "x"\n{SITE}[federation]\nround = 3\n', "unknown key 'federation.round'; closest: rounds"),
         (f'name = "x"\n{SITE}[training.augment]\nrotate = 3\n', "'training.augment.rotate'; closest: rotation"),
         (f'name = "x"\n{SITE}[federation]\nrounds = 0\n', "key 'federation.rounds': found 0"),
+        (f'name = "x"\nseeds = [0x{"f" * 5000}]\n{SITE}', "key 'seeds.1': found a number of thousands of digits"),
         (f'name = "x"\n{SITE}[federation]\nweighting = "size"\n', "'equal' or 'examples'"),
         (f'name = "x"\n{SITE}[federation]\ntrim = 0.5\n', "key 'federation.trim': found 0.5"),
         (f'name = "x"\n{SITE}{SITE.replace(chr(34) + "a" + chr(34), chr(34) + "A" + chr(34))}', "'a' stands twice"),

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ValidationError
 from polyhead.config import StudyConfig
 from polyhead.errors import StudyError
 from polyhead.findings import closest
+from polyhead.limited_file import read_limited
 
 __all__ = ["changed_settings", "check_study", "load_study", "parse_study", "parse_toml", "read_study_text"]
+
+_MOST_BYTES = 2**24
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -34,12 +37,11 @@ def read_study_text(path: Path) -> str:
     Raises
     ------
     StudyError
-        If it cannot be read, or is not UTF-8.
+        If it cannot be read, is no file, has more than 16 MiB, or is not UTF-8.
     """
+    raw = read_limited(path, StudyError, _MOST_BYTES)
     try:
-        return path.read_bytes().decode()
-    except OSError as problem:
-        raise StudyError(f"{path}: cannot be read ({problem.strerror}).") from problem
+        return raw.decode()
     except UnicodeDecodeError as problem:
         raise StudyError(f"{path}: is not UTF-8 text ({problem.reason} at byte {problem.start}).") from problem
 

@@ -145,7 +145,7 @@ def test_a_damaged_copy_is_named_with_what_to_do_and_a_restart_helps(
     damage(run / "study.toml")
     with pytest.raises(RunError, match=rf"run/study\.toml: (?s:.*){message}(?s:.*)another --out"):
         opened(run, study_file)
-    assert opened(run, study_file, restart=True) == (False, run.with_name("run.before-1"), None)
+    assert told(opened(run, study_file, restart=True)) == (False, run.with_name("run.before-1"), None)
 
 
 @pytest.mark.parametrize("restart", [False, True])
@@ -244,7 +244,7 @@ def test_the_old_run_is_free_while_the_new_one_runs(run: Path, study_file: Path)
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
 def test_a_restart_of_nothing_is_a_start(study_file: Path, tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "run")
-    assert opened(tmp_path / "run", study_file, restart=True) == (False, None, None)
+    assert told(opened(tmp_path / "run", study_file, restart=True)) == (False, None, None)
     assert not (tmp_path / "run.before-1").exists()
 
 

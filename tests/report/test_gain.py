@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from polyhead.errors import RunError
 from polyhead.report.gain import gained_over, gains
 from polyhead.report.load import load_run
 from polyhead.summary import print_gains
@@ -124,6 +125,9 @@ def test_hospitals_in_their_own_houses(make_run):
     assert found["Lakeside"].verdict == "cannot tell with n = about 160 test patients"
     assert found["Rural"].verdict == "nothing can be said: it has released nothing"
     assert (found["Rural"].over, found["Rural"].sent) == (("NA", "NA"), "269.6 MB")
+    (run / "metrics.csv").unlink()
+    with pytest.raises(RunError, match=r"metrics\.csv: missing. Make it: polyhead federation start STUDY.toml"):
+        load_run(run)
 
 
 def test_a_mean_that_was_withheld_is_said_to_be(make_run):

@@ -38,7 +38,7 @@ from polyhead.config import StudyConfig
 from polyhead.errors import PolyheadError, RunError, StudyError
 from polyhead.federation.run_lock import Lock, locked, signed, wait_for_orphans
 from polyhead.limited_file import read_limited
-from polyhead.study_file import changed_settings, load_study
+from polyhead.study_file import changed_settings, parse_study, read_study_text
 
 __all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "refuse_folders", "state_folder", "union_folder"]
 
@@ -202,13 +202,13 @@ def _claim(run: Path, study_file: Path) -> tuple[StudyConfig, bool]:
     _check_writable(run)
     refuse_folders(run / name for name in _FILES)
     remove_leftovers(run)
-    raw, copy = read_limited(study_file, StudyError, _MOST_STUDY_BYTES), run / "study.toml"
-    study, known = load_study(study_file), os.path.lexists(copy)
+    text, copy = read_study_text(study_file), run / "study.toml"
+    study, known = parse_study(text, study_file.parent, str(study_file)), os.path.lexists(copy)
     if known:
         _refuse_lost_settings(run)
-        _check_same(run, study, raw, study_file.parent)
+        _check_same(run, study, text.encode(), study_file.parent)
     else:
-        write_atomically(copy, raw)
+        write_atomically(copy, text.encode())
     # Also of a run that ended between these two files.
     keep_settings(run / "settings.json", study)
     return study, known

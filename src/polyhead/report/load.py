@@ -16,12 +16,11 @@ from polyhead.config import StudyConfig
 from polyhead.errors import RunError
 from polyhead.evaluation import ALL_SEEDS as OVERALL
 from polyhead.evaluation import MEAN
-from polyhead.report.run_files import COLUMNS, command, read_object, read_table, read_text
+from polyhead.report.run_files import AT_HOME, COLUMNS, command, read_object, read_table, read_text
 
 __all__ = ["MEAN", "OVERALL", "Comparison", "Estimate", "RunTables", "load_run"]
 
 
-_AT_HOME = "at_home.json"
 _PRIVACY, _CROSS_SITE = "privacy.csv", "cross_site.csv"
 _COUNTS = {
     **dict.fromkeys(COLUMNS["sites.csv"][0].split(), pl.String),
@@ -165,11 +164,11 @@ def _seeds(metrics: pl.DataFrame, study: StudyConfig) -> tuple[str, ...]:
 
 def _read_silent(folder: Path) -> tuple[bool, dict[str, str]]:
     """Read which hospitals of a deployed study sent no results; of a run in one place there is no such file."""
-    if not (folder / _AT_HOME).exists():
+    if not (folder / AT_HOME).exists():
         return False, {}
-    found = read_object(folder, _AT_HOME).get("silent")
+    found = read_object(folder, AT_HOME).get("silent")
     if not isinstance(found, dict):
-        raise RunError(f"{folder / _AT_HOME}: no object 'silent'.")
+        raise RunError(f"{folder / AT_HOME}: no object 'silent'.")
     return True, {str(site): str(reason) for site, reason in found.items()}
 
 

@@ -10,7 +10,7 @@ from polyhead import json_file
 from polyhead.errors import RunError
 from polyhead.limited_file import read_limited
 
-__all__ = ["COLUMNS", "command", "read_object", "read_table", "read_text"]
+__all__ = ["AT_HOME", "COLUMNS", "command", "read_object", "read_table", "read_text"]
 
 # Of each table the columns of text, which tell its rows apart, and those of numbers.
 COLUMNS = {
@@ -24,6 +24,7 @@ COLUMNS = {
     ),
     "comparisons.csv": ("method reference site finding metric", "difference low high p p_holm"),
 }
+AT_HOME = "at_home.json"  # only where hospitals in houses of their own trained
 _EVALUATED = ("metrics.csv", "comparisons.csv", "cross_site.csv")
 _MOST_BYTES = 2**24
 _NOT_AVAILABLE = ("na", "nan", "null", "none")
@@ -103,4 +104,6 @@ def _require(folder: Path, name: str) -> None:
 
 def command(name: str, folder: Path) -> str:
     """Return the command that makes a file of a run."""
+    if (folder / AT_HOME).exists():
+        return f"polyhead federation start STUDY.toml ADMIN_KIT --out {folder}"
     return f"polyhead evaluate {folder}" if name in _EVALUATED else f"polyhead run STUDY.toml --out {folder}"

@@ -66,7 +66,7 @@ def test_between_two_segments_the_rounds_that_are_done_are_said_once() -> None:
 
 def test_words_of_a_site_cannot_command_the_terminal() -> None:
     said, _ = told({**WORK, "event": "begun", "rounds_done": 0}, round_(0, a="failed: \x1b[2J", b="averaged"))
-    assert said[-1] == "round 1, a: failed: \\x1b[2J"
+    assert said[-1] == "round 0, a: failed: \\x1b[2J"
 
 
 def test_the_evaluation_is_told_site_by_site() -> None:

@@ -61,15 +61,20 @@ QUESTIONS = {
     ),
     "phantoms": Question(
         "The same designs on phantoms",
-        [(f"phantom-{design}-{n}", "ffl") for design in ("size", "overlap") for n in (75, 150, 600)],
+        [
+            *((f"phantom-size-{n}", "ffl") for n in (75, 150, 600)),
+            *((f"phantom-fedbn-{n}", "fedbn") for n in (150, 600)),
+            *((f"phantom-overlap-{n}", method) for n in (75, 150, 600) for method in ("conventional", "ffl")),
+        ],
         ["local", "conventional"],
-        ["small"],
+        PAIR,
     ),
     "sites": Question(
         "Five hospitals, and two",
         [
             *[(study, method) for study in ("five", "every-10-five") for method in ("ffl", "fedbn")],
-            *[("matching", "conventional"), ("matching", "ffl"), ("phantom-five", "ffl")],
+            *[("matching", "conventional"), ("matching", "ffl")],
+            *[("phantom-five", "ffl"), ("phantom-fedbn-five", "fedbn")],
         ],
         ["local", "conventional"],
     ),
@@ -112,9 +117,13 @@ QUESTIONS = {
         "BatchNorm at home, against shared",
         [
             *[("methods-150", "fedbn"), ("fedbn-75", "fedbn"), ("five", "fedbn"), ("every-10-five", "fedbn")],
-            ("phantoms-fedbn-150", "fedbn"),
+            *[("phantoms-fedbn-150", "fedbn"), ("phantom-fedbn-150", "fedbn"), ("phantom-fedbn-600", "fedbn")],
+            ("phantom-fedbn-five", "fedbn"),
         ],
-        ["ffl", "ffl of size-150", "ffl of every-20-75", "ffl of phantoms-150"],
+        [
+            *["ffl", "ffl of size-150", "ffl of every-20-75", "ffl of phantoms-150"],
+            *["ffl of phantom-size-150", "ffl of phantom-size-600", "ffl of phantom-five"],
+        ],
         on_validation=True,
     ),
     "rules": Question(

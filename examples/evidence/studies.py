@@ -182,7 +182,23 @@ STUDIES: dict[str, dict[str, Any]] = {
         f"phantom-overlap-{n}": {"site": drawn_pair(n, ["Edema"]), "methods": ["local", "conventional", "ffl"]}
         for n in (75, 150, 600)
     },
+    # Is it BatchNorm there, too?
+    **{
+        f"phantom-fedbn-{n}": {
+            "site": drawn_pair(n),
+            "methods": ["fedbn"],
+            "alone": f"phantom-size-{n}",
+            "beside": [(f"phantom-size-{n}", "ffl")],
+        }
+        for n in (150, 600)
+    },
     "phantom-five": {"site": [drawn(name) for name in PHANTOMS], "methods": ["local", "ffl"]},
+    "phantom-fedbn-five": {
+        "site": [drawn(name) for name in PHANTOMS],
+        "methods": ["fedbn"],
+        "alone": "phantom-five",
+        "beside": [("phantom-five", "ffl")],
+    },
 }
 
 

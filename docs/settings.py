@@ -32,13 +32,19 @@ it. (Not to be confused with `site.toml` beside a manifest: [data.md](data.md#si
 | `manifest`, `findings`, `train_images`, `shard`, `shuffle_labels` | | | as under `[[site]]` |
 | `cache` | the manifest's folder | path | folder for the pixel cache |
 | `release.metrics` | `"auroc"` | `"auroc"`, `"nothing"` | what of its results may leave |
-| `release.least` | `10` | whole number from 1 | patients who must have a finding, and lack it, for it to leave |
+| `release.least` | `10` | whole number from 1 to 1,000,000 | patients with it, and without, for it to leave |
 | `privacy.epsilon` | none | number above 0 | the site's own limit, in a study with noise: it takes no part beyond it |
 """
 
 
 def tables(section: type[Section], path: str = "", title: str = "The study itself") -> str:
-    """Return the keys of a section as a table, then those of the sections in it."""
+    """Return the keys of a section as a table, then those of the sections in it.
+
+    Raises
+    ------
+    KeyError
+        If a section's docstring says nothing of a key.
+    """
     told, rows, below = meanings(section), "", ""
     schema = section.model_json_schema()
     for key, field in section.model_fields.items():
@@ -53,19 +59,10 @@ def tables(section: type[Section], path: str = "", title: str = "The study itsel
 
 
 def meanings(section: type[Section]) -> dict[str, str]:
-    """Return what a section's docstring says of each key.
-
-    Raises
-    ------
-    KeyError
-        If it says nothing of one.
-    """
+    """Return what a section's docstring says of each key that it tells of."""
     text = inspect.cleandoc(section.__doc__ or "").partition("Attributes\n----------\n")[2]
-    found = {
-        key: _plain(" ".join(said.split())) for key, said in re.findall(r"^(\w+)\n((?: .*\n?|\n)+)", text, re.MULTILINE)
-    }
-    keys = [key for key, field in section.model_fields.items() if not _section_in(field.annotation)[0]]
-    return {key: found[key] for key in keys}
+    parts = re.findall(r"^(\w+)\n((?: .*\n?|\n)+)", text, re.MULTILINE)
+    return {key: _plain(" ".join(said.split())) for key, said in parts}
 
 
 def default(field: Any) -> str:

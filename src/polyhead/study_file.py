@@ -15,9 +15,17 @@ from polyhead.errors import StudyError
 from polyhead.findings import closest
 from polyhead.limited_file import read_limited
 
-__all__ = ["changed_settings", "check_study", "load_study", "parse_study", "parse_toml", "read_study_text"]
+__all__ = [
+    "MOST_BYTES",
+    "changed_settings",
+    "check_study",
+    "load_study",
+    "parse_study",
+    "parse_toml",
+    "read_study_text",
+]
 
-_MOST_BYTES = 2**24
+MOST_BYTES = 2**24  # of a study file
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -39,7 +47,7 @@ def read_study_text(path: Path) -> str:
     StudyError
         If it cannot be read, is no file, has more than 16 MiB, or is not UTF-8.
     """
-    raw = read_limited(path, StudyError, _MOST_BYTES)
+    raw = read_limited(path, StudyError, MOST_BYTES)
     try:
         return raw.decode()
     except UnicodeDecodeError as problem:

@@ -204,7 +204,7 @@ def _adam(federation: Federation) -> ServerRule:
     return ServerRule("adam", rate, federation.server_momentum, epsilon)
 
 
-def _no_batch_norm(study: StudyConfig) -> str:
+def _the_same_as_ffl(study: StudyConfig) -> str:
     if study.federation.batch_norm == "private" and "ffl" in study.methods:
         return (
             "is 'ffl' under batch_norm = 'private', which the study sets: the two would be one training, done twice. "
@@ -269,7 +269,7 @@ METHODS = {
         # Flexible federated learning (Tayebi Arasteh et al., Sci Rep 13:6046, 2023).
         Method("ffl", _share_backbone, _own_findings),
         # Its BatchNorm layers stay private (Li et al., ICLR 2021).
-        Method("fedbn", _share_without_batch_norm, _own_findings, fault=_no_batch_norm),
+        Method("fedbn", _share_without_batch_norm, _own_findings, fault=_the_same_as_ffl),
         # Pulled back to where the round began (Li et al., MLSys 2020).
         Method("fedprox", _share_backbone, _own_findings, proximal=_pull, fault=_no_way_to_pull),
         # One random head for all while the backbone trains, each site's own in the end (Oh et al., ICLR 2022).

@@ -38,12 +38,11 @@ from polyhead.config import StudyConfig
 from polyhead.errors import PolyheadError, RunError, StudyError
 from polyhead.federation.run_lock import Lock, locked, signed, wait_for_orphans
 from polyhead.limited_file import read_limited
-from polyhead.study_file import changed_settings, parse_study, read_study_text
+from polyhead.study_file import MOST_BYTES, changed_settings, parse_study, read_study_text
 
 __all__ = ["Opened", "model_folder", "open_run", "predictions_folder", "refuse_folders", "state_folder", "union_folder"]
 
 _MOST_NAMED = 5
-_MOST_STUDY_BYTES = 2**24
 _FILES = (
     *("settings.json", "environment.json", "inputs.json", "sources.json", "sites.csv", "rounds.csv"),
     *("metrics.csv", "comparisons.csv", "cross_site.csv", "report.html"),
@@ -240,7 +239,7 @@ def _refuse_lost_settings(run: Path) -> None:
 def _check_same(run: Path, study: StudyConfig, raw: bytes, folder: Path) -> None:
     """Refuse a study, its file's bytes and that file's folder, whose settings are not those that the run began with."""
     copy = run / "study.toml"
-    copied = read_limited(copy, RunError, _MOST_STUDY_BYTES, _PUT_BACK)
+    copied = read_limited(copy, RunError, MOST_BYTES, _PUT_BACK)
     try:
         # As if it lay beside the other, so that relative paths mean the same in both.
         old = study_as_begun(run, copied.decode(), folder)
